@@ -1,0 +1,1 @@
+"""What happened to each call: events, log lines and Celery signals."""

@@ -1,0 +1,72 @@
+"""The one message header of ours: what travels with a call from publisher to worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NAME = "onceguard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """
+    Identity of one publish.
+
+    Attributes:
+        message_id: Fresh for each publish, kept when a delivery is put off.
+        key: What must be unique, as the publisher computed it.
+        generation: How often the message was put off before this copy.
+        parent_id: Message id of the run that published this retry of the same key.
+        overrides: Options given for this call alone.
+        nonce: Which arrival at a worker this is; '' on the wire.
+        content_type: How the arrived body is serialized; '' on the wire.
+    """
+
+    message_id: str
+    key: str
+    generation: int = 0
+    parent_id: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    nonce: str = ""
+    content_type: str = ""
+
+    def dump(self) -> dict[str, Any]:
+        """Give the header as every serializer and broker can carry it."""
+        wire: dict[str, Any] = {"id": self.message_id, "key": self.key}
+        if self.generation:
+            wire["gen"] = self.generation
+        if self.parent_id:
+            wire["parent"] = self.parent_id
+        if self.overrides:
+            wire["options"] = dict(self.overrides)
+        if self.nonce:
+            wire["nonce"] = self.nonce
+            wire["type"] = self.content_type
+        return wire
+
+
+def switched_off(wire: object) -> bool:
+    """Whether the publisher switched guarding off for this call."""
+    return isinstance(wire, dict) and wire.get("off") is True
+
+
+def load(wire: object) -> Header | None:
+    """Read a header; None where it is missing or not one of ours."""
+    if not isinstance(wire, dict):
+        return None
+    message_id, key, options = wire.get("id"), wire.get("key"), wire.get("options")
+    if not (isinstance(message_id, str) and isinstance(key, str) and message_id and key):
+        return None
+    return Header(
+        message_id=message_id,
+        key=key,
+        generation=int(wire.get("gen") or 0),
+        parent_id=wire.get("parent") or None,
+        overrides=options if isinstance(options, dict) else {},
+        nonce=wire.get("nonce") or "",
+        content_type=wire.get("type") or "",
+    )

@@ -1,0 +1,1 @@
+"""Where claims, leases and the memory of messages are kept."""

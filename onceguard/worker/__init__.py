@@ -1,0 +1,1 @@
+"""The worker's side: start, renewal and end of each run."""

@@ -1,0 +1,185 @@
+"""One start of a task function, and what it holds while it runs."""
+
+from __future__ import annotations
+
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from onceguard.observe.events import Event, emit
+from onceguard.rules.errors import LeaseLost, StoreUnavailable
+from onceguard.rules.options import Scope
+from onceguard.rules.outcomes import Outcome
+from onceguard.store.contract import Lease, Renewed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from onceguard.rules.holder import Holder
+    from onceguard.rules.options import Once
+    from onceguard.store.contract import Held, Message, Store, Successor
+
+
+class Phase(Enum):
+    """What the end of an attempt has to do."""
+
+    PASSING = "holds nothing, ends nothing"
+    HOLDING = "holds the lease"
+    SETTLING = "holds nothing, but the message is settled when it ends"
+
+
+class Attempt:
+    """
+    What ``self.request.once`` is inside a guarded task.
+
+    Attributes:
+        key: What must be unique.
+        attempt: Which start of this message this is, from 1.
+        fencing_token: Grows with each lease of the key. Hand it to whatever
+            the task writes to, and let that refuse a lower one than it has
+            seen. None where the task runs unguarded.
+        scheduled_time: When the tick was due that sent this call, if one did.
+    """
+
+    scheduled_time: datetime | None = None
+
+    def __init__(  # noqa: PLR0913 - what an attempt is made of
+        self,
+        *,
+        message: Message,
+        nonce: str,
+        once: Once,
+        store: Store,
+        completed_for: float,
+        task_name: str,
+        retries: int,
+        nesting: int,
+        overrides: Mapping[str, Any],
+    ) -> None:
+        self.message = message
+        self.nonce = nonce
+        self.options = once
+        self.task_name = task_name
+        self.retries = retries
+        self.nesting = nesting
+        self.overrides = overrides
+        self.completed_for = completed_for
+        self.key = message.key
+        self.attempt = 0
+        self.fencing_token: int | None = None
+        self.successor: Successor | None = None
+        self.requeued = False
+        self.phase = Phase.PASSING
+        self._store = store
+        self._record = ""
+        self._trusted_until = 0.0
+        self._lost = False
+
+    def acquired(self, held: Held, *, asked_at: float) -> None:
+        """Take over the lease that the store granted to a call begun at *asked_at*."""
+        self.phase = Phase.HOLDING
+        self.attempt = held.holder.attempt
+        self.fencing_token = held.holder.fencing_token
+        self._record = held.holder.record()
+        self._trusted_until = asked_at + self.options.lease_ttl
+
+    @property
+    def lost(self) -> bool:
+        """
+        Whether the lease is gone: another run may be going on.
+
+        Asks the store, and takes the lease up again if nobody ran in between.
+        While the store is away, the lease is trusted for as long as it would
+        have lasted.
+        """
+        if self.phase is Phase.HOLDING and not self._lost:
+            self._lost = not self._confirmed()
+        return self._lost
+
+    def check(self) -> None:
+        """
+        Go on only while the lease is held.
+
+        Raises:
+            LeaseLost: The lease ended, and another run may be going on. What
+                was written since the last check may be in its way.
+        """
+        if self.lost:
+            raise LeaseLost(key=self.key, fencing_token=self.fencing_token or 0)
+
+    def _confirmed(self) -> bool:
+        asked_at = time.monotonic()
+        try:
+            answer, record = self._store.renew([self.lease(self._record)])[0]
+        except StoreUnavailable:
+            return asked_at < self._trusted_until
+        if answer in {Renewed.RENEWED, Renewed.RETAKEN}:
+            self._record = record
+            self._trusted_until = asked_at + self.options.lease_ttl
+            return True
+        return False
+
+    def lease(self, seen: str) -> Lease:
+        """Name the lease for a renewal; *seen* is its record as last answered."""
+        return Lease(
+            message=self.message,
+            nonce=self.nonce,
+            lease_ttl=self.options.lease_ttl,
+            completed_for=self.completed_for,
+            seen=seen,
+        )
+
+    def end(self, state: str | None) -> None:
+        """
+        Free what the attempt holds, after its result is stored and before the ack.
+
+        Args:
+            state: Celery's state of the result. None means that the process is
+                about to end without one: the message will be delivered again.
+        """
+        if self.phase is Phase.PASSING:
+            return
+        try:
+            if self.phase is Phase.HOLDING and (state is None or self.requeued):
+                self._abandon()
+            else:
+                self._finish()
+        except StoreUnavailable as error:
+            detail = f"not freed, the lease ends within {self.options.lease_ttl:g} s: {error}"
+            emit(self.event(Outcome.STORE_UNAVAILABLE, detail=detail))
+
+    def _finish(self) -> None:
+        had = self._store.finish(
+            self.message,
+            nonce=self.nonce,
+            completed_for=self.completed_for,
+            successor=self.successor,
+        )
+        if self.phase is Phase.HOLDING:
+            detail = "" if had else "its lease had ended before"
+            emit(self.event(Outcome.RELEASED, detail=detail))
+
+    def _abandon(self) -> None:
+        self._store.abandon(
+            self.message, nonce=self.nonce, unique_for=claim_life_after(self.options)
+        )
+        emit(self.event(Outcome.ABANDONED, detail="its message will be delivered again"))
+
+    def event(
+        self, outcome: Outcome, *, holder: Holder | None = None, detail: str = ""
+    ) -> Event:
+        """Say what was decided about this attempt."""
+        return Event(
+            outcome=outcome,
+            key=self.key,
+            task=self.task_name,
+            task_id=self.message.task_id,
+            holder=holder,
+            detail=detail,
+        )
+
+
+def claim_life_after(once: Once) -> float:
+    """Seconds that a message keeps its claim when its process died; 0 for none."""
+    return once.unique_for if once.scope is Scope.UNTIL_EXECUTED else 0.0

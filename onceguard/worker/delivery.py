@@ -1,0 +1,256 @@
+"""Decide whether a delivered message runs, in the process that would run it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from celery import Task
+from celery.exceptions import Ignore, Reject
+from kombu.serialization import registry
+
+from onceguard.observe.events import emit
+from onceguard.rules import header as headers
+from onceguard.rules.errors import StoreUnavailable, TooManyDeliveries
+from onceguard.rules.messages import headerless_message_id, new_message_id
+from onceguard.rules.options import OnRunConflict, OnStoreUnavailable, Scope
+from onceguard.rules.outcomes import Outcome
+from onceguard.store.bound import guard_of, where
+from onceguard.store.contract import Answer, Message
+from onceguard.worker.attempt import Attempt, Phase
+
+if TYPE_CHECKING:
+    from onceguard.rules.options import Once
+    from onceguard.store.bound import Guard
+    from onceguard.store.contract import Started
+
+logger = logging.getLogger("onceguard")
+
+_NUDGE = 0.25
+_PAUSE = 2.0
+
+
+def run(task: Any, args: Any, kwargs: Any) -> Any:
+    """
+    Run a delivered message of a guarded task, if the store lets it start.
+
+    Returns:
+        What the task returns; None for a call that is skipped because an equal
+        one runs.
+
+    Raises:
+        celery.exceptions.Ignore: The delivery is acknowledged and no more: its
+            message runs or has run elsewhere, or comes back later.
+        TooManyDeliveries: The message was started *max_deliveries* times and
+            never came to an end.
+    """
+    request = task.request
+    wire = getattr(request, headers.NAME, None)
+    guard = guard_of(task.app)
+    if attempt_of(request) is not None:  # the task calls itself, as a function
+        return task.run(*args, **kwargs)
+    if not guard.settings.enabled or headers.switched_off(wire):
+        return task.run(*args, **kwargs)
+    header = headers.load(wire) or headerless(task, request, args, kwargs)
+    once = task.once_with(header.overrides) if header.overrides else task.once_options
+    if once is None:
+        return task.run(*args, **kwargs)
+    attempt = _attempt(task, guard, header, once)
+    request.once = attempt
+    return _Delivery(task, guard, header, attempt).run(args, kwargs)
+
+
+def attempt_of(request: Any) -> Attempt | None:
+    """Return the attempt of a request; a header of that name is no attempt."""
+    attempt = getattr(request, "once", None)
+    return attempt if isinstance(attempt, Attempt) else None
+
+
+def headerless(task: Any, request: Any, args: Any, kwargs: Any) -> headers.Header:
+    """Identify a message that was published without our header, by name alone."""
+    once = task.once_options
+    return headers.Header(
+        message_id=headerless_message_id(
+            request.id, request.retries or 0, request.replaced_task_nesting or 0
+        ),
+        key=task.once_key(args, kwargs, once) if once is not None else "",
+    )
+
+
+def _attempt(task: Any, guard: Guard, header: headers.Header, once: Once) -> Attempt:
+    request = task.request
+    return Attempt(
+        message=Message(
+            key=header.key,
+            message_id=header.message_id,
+            task_id=request.id,
+            own_lease=once.scope is Scope.UNTIL_EXECUTING,
+            where=where(),
+        ),
+        nonce=header.nonce or new_message_id(),
+        once=once,
+        store=guard.store,
+        completed_for=once.completed_for or guard.completed_for,
+        task_name=task.name,
+        retries=request.retries or 0,
+        nesting=request.replaced_task_nesting or 0,
+        overrides=header.overrides,
+    )
+
+
+class _Delivery:
+    """One delivery of one message, until it runs or is settled otherwise."""
+
+    def __init__(
+        self, task: Any, guard: Guard, header: headers.Header, attempt: Attempt
+    ) -> None:
+        self.task = task
+        self.guard = guard
+        self.header = header
+        self.attempt = attempt
+        self.once = attempt.options
+
+    def run(self, args: Any, kwargs: Any) -> Any:
+        asked_at = time.monotonic()
+        try:
+            started = self._start()
+        except StoreUnavailable as error:
+            return self._without_store(error, args, kwargs)
+        if started.answer is Answer.ACQUIRED and started.held is not None:
+            self.attempt.acquired(started.held, asked_at=asked_at)
+            return self._body(args, kwargs)
+        if started.answer is Answer.ALREADY_COMPLETED:
+            emit(self.attempt.event(Outcome.ALREADY_COMPLETED))
+            raise Ignore
+        if started.answer is Answer.REJECTED:
+            return self._give_up(started)
+        if started.answer is Answer.DUPLICATE_DELIVERY:
+            return self._put_off(started, Outcome.DUPLICATE_DELIVERY)
+        return self._overlap(started)
+
+    def _start(self) -> Started:
+        return self.guard.store.start(
+            self.attempt.message,
+            nonce=self.attempt.nonce,
+            parent_id=self.header.parent_id,
+            max_deliveries=self.once.max_deliveries,
+            lease_ttl=self.once.lease_ttl,
+            completed_for=self.attempt.completed_for,
+        )
+
+    def _body(self, args: Any, kwargs: Any) -> Any:
+        emit(self.attempt.event(Outcome.ACQUIRED))
+        try:
+            return self.task.run(*args, **kwargs)
+        except Reject as rejection:
+            self.attempt.requeued = bool(rejection.requeue)
+            raise
+
+    def _without_store(self, error: StoreUnavailable, args: Any, kwargs: Any) -> Any:
+        if self.once.on_store_unavailable is OnStoreUnavailable.RUN:
+            detail = f"runs unguarded: {error}"
+            emit(self.attempt.event(Outcome.STORE_UNAVAILABLE, detail=detail))
+            return self.task.run(*args, **kwargs)
+        delay = min(self.once.lease_ttl, 2.0 ** min(self.header.generation, 16))
+        detail = f"put off for {delay:g} s: {error}"
+        emit(self.attempt.event(Outcome.STORE_UNAVAILABLE, detail=detail))
+        return self._publish_copy(delay)
+
+    def _give_up(self, started: Started) -> Any:
+        self.attempt.phase = Phase.SETTLING
+        limit = self.once.max_deliveries
+        detail = f"started {started.starts} times without an end, max_deliveries is {limit}"
+        emit(self.attempt.event(Outcome.REJECTED, detail=detail))
+        raise TooManyDeliveries(
+            key=self.attempt.key, attempts=started.starts, max_deliveries=limit
+        )
+
+    def _overlap(self, started: Started) -> Any:
+        """An equal call runs. A message that has waited or run before is never skipped."""
+        waits = started.starts or started.generation or self.header.generation
+        if self.once.on_run_conflict is OnRunConflict.SKIP and not (
+            waits or self.attempt.retries
+        ):
+            holder = started.held.holder if started.held else None
+            emit(self.attempt.event(Outcome.OVERLAP_SKIPPED, holder=holder))
+            self.attempt.phase = Phase.SETTLING
+            return None
+        return self._put_off(started, Outcome.RESCHEDULED)
+
+    def _put_off(self, started: Started, outcome: Outcome) -> Any:
+        """Let the message come back later; a delivery older than its newest copy ends."""
+        holder = started.held.holder if started.held else None
+        if self.header.generation < started.generation:
+            detail = "a newer copy of the message is under way"
+            emit(self.attempt.event(outcome, holder=holder, detail=detail))
+            raise Ignore
+        delay = self._delay(started)
+        detail = f"put off for {delay:.1f} s"
+        emit(self.attempt.event(outcome, holder=holder, detail=detail))
+        return self._publish_copy(delay)
+
+    def _delay(self, started: Started) -> float:
+        """
+        Seconds until the lease in the way would have ended, and a little more.
+
+        Where the same task is in the way (this retry's parent, about to end, or
+        this message's own retry, already claimed) it will not be for long: the
+        wait begins at a quarter of a second and doubles.
+        """
+        left = self.once.lease_ttl
+        if started.held is not None:
+            left = min(started.held.time_left, left)
+            if started.held.holder.message_id != self.header.message_id and (
+                started.held.holder.task_id == self.attempt.message.task_id
+            ):
+                left = min(left, _NUDGE * 2.0 ** min(self.header.generation, 16))
+        return left + random.uniform(0.05, 0.05 + min(1.0, left / 10))  # noqa: S311 - jitter
+
+    def _publish_copy(self, delay: float) -> NoReturn:
+        """
+        Publish the same message again, record its generation, then let go of this one.
+
+        In this order a crash at any point leaves at least one of the two.
+        """
+        copy = replace(
+            self.header, generation=self.header.generation + 1, nonce="", content_type=""
+        )
+        try:
+            _send_again(self.task, copy, delay, content_type=self.header.content_type)
+        except Exception as error:  # whatever the broker's client raises
+            logger.exception("%s could not be put off, it goes back to the queue", self.task)
+            time.sleep(_PAUSE)  # a requeued message comes back at once, again and again
+            raise Reject(error, requeue=True) from error
+        try:
+            self.guard.store.put_off(
+                self.attempt.message,
+                generation=copy.generation,
+                completed_for=self.attempt.completed_for,
+            )
+        except StoreUnavailable as error:
+            logger.debug("%s: generation %d unrecorded: %s", copy, copy.generation, error)
+        raise Ignore
+
+
+def _send_again(task: Any, header: headers.Header, delay: float, *, content_type: str) -> None:
+    """
+    Publish the running request's message as it came: same task, arguments, retries.
+
+    Goes past the task's own ``apply_async``: this is no new call.
+    """
+    request = task.request
+    same = task.signature_from_request(request, countdown=delay, retries=request.retries)
+    options = {**same.options, "add_to_parent": False, "countdown": delay}
+    options["headers"] = {**clean(options.get("headers")), headers.NAME: header.dump()}
+    serializer = registry.type_to_name.get(content_type)
+    if serializer:
+        options["serializer"] = serializer
+    Task.apply_async(task, same.args, same.kwargs, **options)
+
+
+def clean(given: Any) -> dict[str, Any]:
+    """Return custom headers without what a delivery added to them."""
+    return {name: value for name, value in (given or {}).items() if name != headers.NAME}

@@ -1,0 +1,229 @@
+"""
+Renew the leases of everything that runs in a worker, from one thread.
+
+The thread lives in the worker's main process, where a child that is busy in
+native code, stopped or forking cannot hold it up. One call for each partition
+renews all leases of all children. The same thread runs the worker's errands to
+the store, so that the main process never waits for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onceguard.observe.events import Event, emit
+from onceguard.rules.errors import StoreUnavailable
+from onceguard.rules.outcomes import Outcome
+from onceguard.store.contract import Lease, Renewed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from onceguard.rules.options import Once
+    from onceguard.store.contract import Message, Store
+
+logger = logging.getLogger("onceguard")
+
+_TICKS_PER_LEASE = 3
+_LONGEST_TICK = 10.0
+_AFTER_FAILURE = 0.5
+_FORGOTTEN_AT_ONCE = 500
+# A publisher that lost the broker's reply sends its message again: a copy that
+# nothing marks as one. It is recognised for this long after the first one's ack.
+_LINGER = 120.0
+
+_io = threading.Lock()
+os.register_at_fork(before=_io.acquire, after_in_parent=_io.release, after_in_child=_io.release)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A delivery that a pool process has accepted."""
+
+    message: Message
+    nonce: str
+    once: Once
+    completed_for: float
+    task_name: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What is known of a running delivery's lease."""
+
+    record: str
+    renewed_at: float
+    lost: bool = False
+
+
+class Renewals:
+    """
+    Decides what to renew and what an answer means; no thread, no clock.
+
+    Args:
+        store: A store that no other thread uses.
+        running: Names the deliveries that run now.
+    """
+
+    def __init__(self, store: Store, running: Callable[[], Iterable[Running]]) -> None:
+        self._store = store
+        self._running = running
+        self._seen: dict[str, _Seen] = {}
+
+    def step(self, now: float) -> None:
+        """
+        Renew everything once.
+
+        Args:
+            now: Monotonic time before the call, in seconds.
+
+        Raises:
+            StoreUnavailable: Nothing may have been renewed. A lease that the
+                store has not confirmed for its whole life is reported as lost.
+        """
+        running = list(self._running())
+        nonces = {each.nonce for each in running}
+        self._seen = {nonce: seen for nonce, seen in self._seen.items() if nonce in nonces}
+        if not running:
+            return
+        try:
+            answers = self._store.renew([self._lease(each) for each in running])
+        except StoreUnavailable as error:
+            self._untrusted(running, now, str(error))
+            raise
+        for each, (answer, record) in zip(running, answers, strict=True):
+            self._answered(each, answer, record, now)
+
+    def _lease(self, each: Running) -> Lease:
+        seen = self._seen.get(each.nonce)
+        return Lease(
+            message=each.message,
+            nonce=each.nonce,
+            lease_ttl=each.once.lease_ttl,
+            completed_for=each.completed_for,
+            seen=seen.record if seen else "",
+        )
+
+    def _answered(self, each: Running, answer: Renewed, record: str, now: float) -> None:
+        seen = self._seen.get(each.nonce)
+        if answer in {Renewed.RENEWED, Renewed.RETAKEN}:
+            if answer is Renewed.RETAKEN or (seen and seen.lost):
+                logger.warning(
+                    "%s: the lease was taken up again", _event(each, Outcome.RENEWED)
+                )
+            self._seen[each.nonce] = _Seen(record, now)
+            emit(_event(each, Outcome.RENEWED))
+        elif answer is Renewed.LOST and seen:
+            self._lose(each, seen, f"now held by: {record}" if record else "its lease ended")
+
+    def _untrusted(self, running: Iterable[Running], now: float, reason: str) -> None:
+        for each in running:
+            seen = self._seen.get(each.nonce)
+            if seen and now - seen.renewed_at > each.once.lease_ttl:
+                self._lose(each, seen, reason)
+
+    @staticmethod
+    def _lose(each: Running, seen: _Seen, why: str) -> None:
+        if not seen.lost:
+            seen.lost = True
+            emit(_event(each, Outcome.LEASE_LOST, f"another run may begin: {why}"))
+
+
+def _event(each: Running, outcome: Outcome, detail: str = "") -> Event:
+    return Event(
+        outcome=outcome,
+        key=each.message.key,
+        task=each.task_name,
+        task_id=each.message.task_id,
+        detail=detail,
+    )
+
+
+class Keeper:
+    """
+    The thread that drives renewals, errands and whatever else must not wait.
+
+    Args:
+        renewals: What to do at each tick.
+        store: A store that no other thread uses.
+        keep_visible: Called at each tick, besides.
+    """
+
+    def __init__(
+        self, renewals: Renewals, store: Store, keep_visible: Callable[[], Any] | None
+    ) -> None:
+        self._renewals = renewals
+        self._store = store
+        self._keep_visible = keep_visible
+        self._tick = _LONGEST_TICK
+        self._wake = threading.Event()
+        self._errands: deque[Callable[[Store], Any]] = deque()
+        self._forgettable: deque[Message] = deque()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, seconds: float) -> None:
+        """Tick at least three times in so many seconds, from now on."""
+        if seconds / _TICKS_PER_LEASE < self._tick or self._thread is None:
+            self._tick = min(self._tick, seconds / _TICKS_PER_LEASE)
+            self._wake.set()
+            self._start()
+
+    def run_errand(self, errand: Callable[[Store], Any]) -> None:
+        """Do something with the store soon, in the thread."""
+        self._errands.append(errand)
+        self._wake.set()
+        self._start()
+
+    def forget(self, message: Message) -> None:
+        """Forget a completed message at the next tick, sooner if there are many."""
+        self._forgettable.append(message)
+        if len(self._forgettable) == _FORGOTTEN_AT_ONCE:
+            self._wake.set()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._drive, name="onceguard-renewal", daemon=True
+            )
+            self._thread.start()
+
+    def _drive(self) -> None:
+        due = time.monotonic()
+        while True:
+            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.clear()
+            try:
+                with _io:
+                    due = min(due, time.monotonic() + self._tick)
+                    if time.monotonic() >= due - 0.001:
+                        due = time.monotonic() + self._tick
+                        self._renewals.step(time.monotonic())
+                        self._visible()
+                    self._serve()
+            except StoreUnavailable as error:
+                due = time.monotonic() + min(_AFTER_FAILURE, self._tick)
+                logger.warning("renewal: %s", error)
+            except Exception:  # a fault here must not end all renewal
+                due = time.monotonic() + min(_AFTER_FAILURE, self._tick)
+                logger.exception("renewal failed, it goes on")
+
+    def _visible(self) -> None:
+        if self._keep_visible is not None:
+            self._keep_visible()
+
+    def _serve(self) -> None:
+        while self._errands:
+            self._errands[0](self._store)
+            self._errands.popleft()
+        while self._forgettable:
+            batch = [
+                self._forgettable.popleft()
+                for _ in range(min(len(self._forgettable), _FORGOTTEN_AT_ONCE))
+            ]
+            self._store.forget(batch, after=_LINGER)
