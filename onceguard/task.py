@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task, signals
+from celery._state import _task_stack
 
 from onceguard.publish.claim import publish
 from onceguard.rules.errors import InvalidOptions
 from onceguard.rules.keys import KeyMaker
 from onceguard.rules.options import Once, check_signature, override, parse
 from onceguard.store.bound import guard_of
+from onceguard.worker.attempt import Attempt, Unguarded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _REQUEST = "onceguard.worker.request:GuardedRequest"
 _INHERIT = "Let it inherit from onceguard.worker.request.GuardedRequest."
@@ -31,6 +37,7 @@ class QueueOnce(Task):  # type: ignore[misc]
             ``apply_async(..., once=...)``.
         once_options: The same, checked and completed with ``once_defaults``;
             None if switched off.
+        once_track_started: Whether STARTED is stored, as ``track_started`` was set.
     """
 
     abstract = True
@@ -39,6 +46,7 @@ class QueueOnce(Task):  # type: ignore[misc]
     Request = _REQUEST
     once: ClassVar[Any] = True
     once_options: ClassVar[Once | None] = None
+    once_track_started: ClassVar[bool] = False
     _once_signature: ClassVar[inspect.Signature]
 
     @classmethod
@@ -58,6 +66,9 @@ class QueueOnce(Task):  # type: ignore[misc]
         if cls.once is not False and cls.once is not None:
             cls.once_options = parse(cls.once, owner=cls.name, defaults=settings.defaults)
             check_signature(cls.once_options, cls._once_signature, cls.name)
+        cls.once_track_started = cls.once_track_started or bool(cls.track_started)
+        cls.track_started = False  # STARTED is stored when the run is known to begin
+        _guard_call(cls)
         signals.task_postrun.connect(_end, weak=False, dispatch_uid="onceguard")
 
     def apply_async(
@@ -78,12 +89,7 @@ class QueueOnce(Task):  # type: ignore[misc]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run a delivered message under its lease; a direct call just runs."""
-        request = self.request
-        if request.called_directly or request.is_eager:
-            return super().__call__(*args, **kwargs)
-        from onceguard.worker.delivery import run  # noqa: PLC0415 - publishers need no worker
-
-        return run(self, args, kwargs)
+        return _enter(self, self.run, args, kwargs, entered=True)
 
     def once_with(self, value: Any) -> Once | None:
         """
@@ -142,11 +148,63 @@ def _check_request(cls: Any) -> None:
         )
 
 
+def _enter(
+    task: QueueOnce, body: Callable[..., Any], args: Any, kwargs: Any, *, entered: bool
+) -> Any:
+    """
+    Run *body*, guarded if this is a delivered message that has not been let in yet.
+
+    With *entered* false, *body* is a ``__call__`` that may come by here again.
+    """
+    request = task.request
+    attempt = getattr(request, "once", None)
+    if isinstance(attempt, (Attempt, Unguarded)) and not attempt.entered:
+        attempt.entered = True
+        return body(*args, **kwargs)
+    if request.called_directly or isinstance(attempt, (Attempt, Unguarded)):
+        return _called_directly(task, body, args, kwargs, entered=entered)
+    if request.is_eager:
+        request.once = Unguarded(entered=entered)
+        return body(*args, **kwargs)
+    from onceguard.worker.delivery import run  # noqa: PLC0415 - publishers need no worker
+
+    return run(task, body, args, kwargs, entered=entered)
+
+
+def _called_directly(
+    task: QueueOnce, body: Callable[..., Any], args: Any, kwargs: Any, *, entered: bool
+) -> Any:
+    """Do what ``Task.__call__`` does, with a ``once`` in the request."""
+    _task_stack.push(task)
+    task.push_request(args=args, kwargs=kwargs, once=Unguarded(entered=entered))
+    try:
+        return body(*args, **kwargs)
+    finally:
+        task.pop_request()
+        _task_stack.pop()
+
+
+def _guard_call(cls: Any) -> None:
+    """
+    Put the guard around a ``__call__`` that a task class defines itself.
+
+    Frameworks document a ``__call__`` that enters a context and then calls
+    ``self.run``, which would leave the guard out.
+    """
+    own = cls.__call__
+    if own is QueueOnce.__call__ or getattr(own, "once_guarded", False):
+        return
+
+    @functools.wraps(own)
+    def __call__(self: QueueOnce, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        return _enter(self, functools.partial(own, self), args, kwargs, entered=False)
+
+    __call__.once_guarded = True  # type: ignore[attr-defined]
+    cls.__call__ = __call__
+
+
 def _end(task: Any = None, state: str | None = None, **_: Any) -> None:
     """Free what a run holds: the last thing before its message is acknowledged."""
-    if isinstance(task, QueueOnce):
-        from onceguard.worker.delivery import attempt_of  # noqa: PLC0415 - as in __call__
-
-        attempt = attempt_of(task.request)
-        if attempt is not None:
-            attempt.end(state)
+    attempt = getattr(task.request, "once", None) if isinstance(task, QueueOnce) else None
+    if isinstance(attempt, Attempt):
+        attempt.end(state)

@@ -29,6 +29,28 @@ class Phase(Enum):
     SETTLING = "holds nothing, but the message is settled when it ends"
 
 
+class Unguarded:
+    """
+    What ``self.request.once`` is where nothing is guarded.
+
+    In a direct call, in eager mode, and where guarding is switched off: nothing
+    is held, so nothing can be lost.
+    """
+
+    key = ""
+    attempt = 1
+    fencing_token: int | None = None
+    scheduled_time: datetime | None = None
+    lost = False
+    message: Message | None = None
+
+    def __init__(self, *, entered: bool = True) -> None:
+        self.entered = entered
+
+    def check(self) -> None:
+        """Go on."""
+
+
 class Attempt:
     """
     What ``self.request.once`` is inside a guarded task.
@@ -70,6 +92,7 @@ class Attempt:
         self.fencing_token: int | None = None
         self.successor: Successor | None = None
         self.requeued = False
+        self.entered = True
         self.phase = Phase.PASSING
         self._store = store
         self._record = ""

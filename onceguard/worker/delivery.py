@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
+from celery.app.task import get_actual_ignore_result
 from celery.exceptions import Ignore, Reject
+from celery.states import STARTED
 from kombu.serialization import registry
 
 from onceguard.observe.events import emit
@@ -20,9 +23,11 @@ from onceguard.rules.options import OnRunConflict, OnStoreUnavailable, Scope
 from onceguard.rules.outcomes import Outcome
 from onceguard.store.bound import guard_of, where
 from onceguard.store.contract import Answer, Message
-from onceguard.worker.attempt import Attempt, Phase
+from onceguard.worker.attempt import Attempt, Phase, Unguarded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onceguard.rules.options import Once
     from onceguard.store.bound import Guard
     from onceguard.store.contract import Started
@@ -33,12 +38,19 @@ _NUDGE = 0.25
 _PAUSE = 2.0
 
 
-def run(task: Any, args: Any, kwargs: Any) -> Any:
+def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any, *, entered: bool) -> Any:
     """
     Run a delivered message of a guarded task, if the store lets it start.
 
+    Args:
+        task: The task; its request is the delivered one.
+        body: What to run: the task's function, or a ``__call__`` around it.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        entered: False if *body* may still come by ``QueueOnce.__call__``.
+
     Returns:
-        What the task returns; None for a call that is skipped because an equal
+        What *body* returns; None for a call that is skipped because an equal
         one runs.
 
     Raises:
@@ -50,23 +62,16 @@ def run(task: Any, args: Any, kwargs: Any) -> Any:
     request = task.request
     wire = getattr(request, headers.NAME, None)
     guard = guard_of(task.app)
-    if attempt_of(request) is not None:  # the task calls itself, as a function
-        return task.run(*args, **kwargs)
-    if not guard.settings.enabled or headers.switched_off(wire):
-        return task.run(*args, **kwargs)
-    header = headers.load(wire) or headerless(task, request, args, kwargs)
-    once = task.once_with(header.overrides) if header.overrides else task.once_options
+    once = None
+    if guard.settings.enabled and not headers.switched_off(wire):
+        header = headers.load(wire) or headerless(task, request, args, kwargs)
+        once = task.once_with(header.overrides) if header.overrides else task.once_options
     if once is None:
-        return task.run(*args, **kwargs)
-    attempt = _attempt(task, guard, header, once)
-    request.once = attempt
-    return _Delivery(task, guard, header, attempt).run(args, kwargs)
-
-
-def attempt_of(request: Any) -> Attempt | None:
-    """Return the attempt of a request; a header of that name is no attempt."""
-    attempt = getattr(request, "once", None)
-    return attempt if isinstance(attempt, Attempt) else None
+        request.once = Unguarded(entered=entered)
+        return body(*args, **kwargs)
+    request.once = attempt = _attempt(task, guard, header, once)
+    attempt.entered = entered
+    return _Delivery(task, guard, header, attempt, body).run(args, kwargs)
 
 
 def headerless(task: Any, request: Any, args: Any, kwargs: Any) -> headers.Header:
@@ -105,9 +110,15 @@ class _Delivery:
     """One delivery of one message, until it runs or is settled otherwise."""
 
     def __init__(
-        self, task: Any, guard: Guard, header: headers.Header, attempt: Attempt
+        self,
+        task: Any,
+        guard: Guard,
+        header: headers.Header,
+        attempt: Attempt,
+        body: Callable[..., Any],
     ) -> None:
         self.task = task
+        self.body = body
         self.guard = guard
         self.header = header
         self.attempt = attempt
@@ -143,17 +154,26 @@ class _Delivery:
 
     def _body(self, args: Any, kwargs: Any) -> Any:
         emit(self.attempt.event(Outcome.ACQUIRED))
+        self._track_started()
         try:
-            return self.task.run(*args, **kwargs)
+            return self.body(*args, **kwargs)
         except Reject as rejection:
             self.attempt.requeued = bool(rejection.requeue)
             raise
+
+    def _track_started(self) -> None:
+        """Store STARTED, for ``track_started``: not before the run is known to begin."""
+        task, request = self.task, self.task.request
+        if task.once_track_started and not get_actual_ignore_result(task, request):
+            place = {"pid": os.getpid(), "hostname": request.hostname}
+            task.backend.store_result(request.id, place, STARTED, request=request)
 
     def _without_store(self, error: StoreUnavailable, args: Any, kwargs: Any) -> Any:
         if self.once.on_store_unavailable is OnStoreUnavailable.RUN:
             detail = f"runs unguarded: {error}"
             emit(self.attempt.event(Outcome.STORE_UNAVAILABLE, detail=detail))
-            return self.task.run(*args, **kwargs)
+            self._track_started()
+            return self.body(*args, **kwargs)
         delay = min(self.once.lease_ttl, 2.0 ** min(self.header.generation, 16))
         detail = f"put off for {delay:g} s: {error}"
         emit(self.attempt.event(Outcome.STORE_UNAVAILABLE, detail=detail))
