@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 class OnceError(Exception):
     """Base of everything that onceguard raises on purpose."""
 
+    def __repr__(self) -> str:
+        """Show the sentence: Celery logs a failed task by its exception's repr."""
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class _Invalid(OnceError, ValueError):
     """

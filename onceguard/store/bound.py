@@ -47,8 +47,9 @@ class Guard:
     def __init__(self, app: _App) -> None:
         conf = app.conf
         self.settings = rules.read(conf.get, configured(conf, app.namespace))
-        self._broker_url = conf.get("broker_read_url") or conf.get("broker_url") or ""
-        self._backend = conf.get("result_backend") or ""
+        # Attributes, not get(): these also know Celery's environment variables and -b.
+        self._broker_url = conf.broker_url or conf.broker_read_url
+        self._backend = conf.result_backend
         transport = conf.get("broker_transport_options") or {}
         visibility = float(transport.get("visibility_timeout", _DEFAULT_VISIBILITY))
         self.visibility_timeout = visibility if self.redis_broker else None

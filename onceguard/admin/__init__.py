@@ -1,0 +1,1 @@
+"""What people run: the demo, and what looks into a running system."""

@@ -1,0 +1,182 @@
+"""A site: one broker, one store, one ledger, and the workers and publishers around them."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tests.harness.app import make_app
+from tests.harness.brokers import Broker, RabbitBroker, RedisBroker
+from tests.harness.ledger import Ledger
+from tests.harness.redis_server import RedisServer
+from tests.harness.waiting import PATIENCE, eventually
+from tests.harness.worker import ROOT, Worker
+
+LEASE = 2.0
+"""Lease of all guarded tasks here, in seconds: short, so that its end can be awaited."""
+
+SLACK = 6.0
+"""Seconds that a loaded machine may add to what the protocol takes."""
+
+
+class Site:
+    """What one test, or one file of tests, needs to publish, run, break and witness."""
+
+    def __init__(
+        self,
+        server: RedisServer,
+        broker: Broker,
+        *,
+        conf: dict[str, Any] | None = None,
+        once: dict[str, Any] | None = None,
+        tasks: dict[str, Any] | None = None,
+    ) -> None:
+        self.server, self.broker = server, broker
+        self.directory = Path(tempfile.mkdtemp(prefix="og-site-"))
+        self.ledger = Ledger(self.directory / "ledger")
+        self.workers: list[Worker] = []
+        base = {
+            "result_backend": f"{server.celery_socket_url}?virtual_host=1",
+            "worker_prefetch_multiplier": 1,
+            "broker_connection_retry_on_startup": True,
+            "once_socket_timeout": 1.0,
+        }
+        self.settings: dict[str, Any] = {
+            "conf": base | broker.conf() | (conf or {}),
+            "once": {"lease_ttl": LEASE} | (once or {}),
+            "tasks": tasks or {},
+            "guarded": os.environ.get("HARNESS_UNGUARDED") != "1",
+            "ledger": str(self.ledger.path),
+        }
+
+    @cached_property
+    def app(self) -> Any:
+        """A publisher's app in this process, with all tasks."""
+        return make_app(self.settings)
+
+    @cached_property
+    def stranger(self) -> Any:
+        """A publisher's app that knows no task and has no library."""
+        return make_app(self.settings, tasks=False)
+
+    def publish(self, task: str, *args: Any, **options: Any) -> Any:
+        """Publish a call through its task; options are those of `apply_async`."""
+        return self.app.tasks[task].apply_async(args, **options)
+
+    def refusal(self, task: str, *args: Any, **options: Any) -> Any:
+        """Publish a call and return the AlreadyQueued that it met, or None if it was taken."""
+        from onceguard import AlreadyQueued  # noqa: PLC0415  the harness works without
+
+        try:
+            self.publish(task, *args, **options)
+        except AlreadyQueued as refusal:
+            return refusal
+        return None
+
+    def await_accepted(self, task: str, *args: Any, timeout: float = PATIENCE) -> Any:
+        """Publish a call again and again until its key is free; returns its result."""
+        from onceguard import AlreadyQueued  # noqa: PLC0415  as above
+
+        def attempt() -> Any:
+            with contextlib.suppress(AlreadyQueued):
+                return self.publish(task, *args)
+
+        return eventually(attempt, f"{task}{args} was taken", timeout=timeout, poll=0.1)
+
+    def await_drained(self, timeout: float = PATIENCE) -> None:
+        """Wait until no message lies in the queue, nor with a worker."""
+        eventually(lambda: not self.broker.load(), "all messages were gone", timeout=timeout)
+
+    def start(self, **options: Any) -> Worker:
+        """Start a worker and wait until it consumes; options as `spawn`."""
+        return self.spawn(**options).await_ready()
+
+    def start_two(self, **options: Any) -> tuple[Worker, Worker]:
+        """Start two workers side by side."""
+        one, other = self.spawn(**options), self.spawn(**options)
+        return one.await_ready(), other.await_ready()
+
+    def spawn(self, *, conf: dict[str, Any] | None = None, **options: Any) -> Worker:
+        """Start a worker without waiting; `conf` overrides settings for this one only."""
+        settings = self.settings | {"conf": self.settings["conf"] | (conf or {})}
+        worker = Worker(settings, **options)
+        self.workers.append(worker)
+        return worker
+
+    def open_gate(self, name: str) -> None:
+        """Let the runs of `held` and `checked` with that name end."""
+        (self.directory / f"{name}.go").touch()
+
+    def worker_of(self, pid: int) -> Worker:
+        """The worker to which a process belongs."""
+        return next(worker for worker in self.workers if worker.owns(pid))
+
+    def await_state(self, result: Any, *states: str, timeout: float = PATIENCE) -> Any:
+        """Wait until the task's state is one of those."""
+        what = f"{result.id} was {' or '.join(states)}"
+        eventually(lambda: result.state in states, what, timeout=timeout)
+        return result
+
+    def program(self, module: str, *words: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start a Python program of the harness with this site's settings."""
+        given = {"HARNESS_SETTINGS": json.dumps(self.settings), "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            env={**os.environ, **given, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def story(self) -> str:
+        """The ledger and the ends of the workers' logs, to be read after a failure."""
+        logs = [f"--- {each.name}\n{each.log()[-6000:]}" for each in self.workers]
+        return "\n".join(["--- ledger", self.ledger.path.read_text(), *logs])
+
+    def close(self) -> None:
+        """End every process and remove every file."""
+        for worker in self.workers:
+            worker.close()
+        for app in (self.__dict__.get("app"), self.__dict__.get("stranger")):
+            if app is not None:
+                # Results unsubscribe when collected, and retry for 20 s without a server.
+                app.backend.result_consumer.subscribed_to.clear()
+                app.close()
+        with contextlib.suppress(Exception):
+            self.broker.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def redis_site(
+    *, server_options: tuple[str, ...] = (), visibility_timeout: float = 3600, **options: Any
+) -> Iterator[Site]:
+    """A site whose one Redis server is broker, result backend and store."""
+    server = RedisServer(*server_options).start()
+    site = Site(server, RedisBroker(server, visibility_timeout), **options)
+    try:
+        yield site
+    finally:
+        print(site.story())
+        site.close()
+        server.close()
+
+
+@contextlib.contextmanager
+def rabbit_site(url: str, queue_type: str = "classic", **options: Any) -> Iterator[Site]:
+    """A site with a queue on RabbitMQ; a Redis server is result backend and store."""
+    server = RedisServer().start()
+    site = Site(server, RabbitBroker(url, queue_type), **options)
+    try:
+        yield site
+    finally:
+        print(site.story())
+        site.close()
+        server.close()
