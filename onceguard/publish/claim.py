@@ -112,8 +112,8 @@ def publish(
         options["headers"] = {**(options.get("headers") or {}), headers.NAME: {"off": True}}
         return send(args, kwargs, **options)
     attempt = current()
-    goes_on = attempt is not None and attempt.message is not None
-    if goes_on and options.get("task_id") == attempt.message.task_id:
+    running = attempt.message if attempt is not None else None
+    if running is not None and options.get("task_id") == running.task_id:
         call = _next_call(task, send, args, kwargs, options, once, attempt)
         return _publish_next(call, attempt)
     if options.get("serializer", task.serializer) != "pickle":

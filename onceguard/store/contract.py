@@ -123,9 +123,11 @@ class Store(Protocol):
 
     def claim(self, message: Message, *, unique_for: float) -> Held | None:
         """Claim a free key before publishing; None means claimed, by this very message."""
+        ...
 
     def unclaim(self, message: Message) -> None:
         """Free the claim of a message whose publish failed; leave any other alone."""
+        ...
 
     def start(  # noqa: PLR0913 - one argument for each thing the protocol compares
         self,
@@ -143,6 +145,7 @@ class Store(Protocol):
         Only a live lease is in the way, never another message's claim. An
         acquired start records the parent of a retry as completed.
         """
+        ...
 
     def renew(self, leases: Sequence[Lease]) -> list[tuple[Renewed, str]]:
         """
@@ -152,6 +155,7 @@ class Store(Protocol):
             For each lease what became of it, with its record (renewed,
             retaken) or the record of who has it now (lost).
         """
+        ...
 
     def finish(
         self,
@@ -162,20 +166,25 @@ class Store(Protocol):
         successor: Successor | None = None,
     ) -> bool:
         """Free what the message holds, record it as completed; was its lease still held?"""
+        ...
 
     def abandon(self, message: Message, *, nonce: str, unique_for: float) -> bool:
         """Turn a dead process's lease into its message's claim; 0 s frees it instead."""
+        ...
 
     def shorten(
         self, message: Message, *, nonce: str, lease_ttl: float, completed_for: float
     ) -> bool:
         """Record a message as completed, let its lease end within *lease_ttl*."""
+        ...
 
     def put_off(self, message: Message, *, generation: int, completed_for: float) -> int:
         """Record that a copy of this generation is under way; it never goes back."""
+        ...
 
     def drop(self, message: Message, *, completed_for: float) -> bool:
         """Record a message that will never start as completed, free its claim only."""
+        ...
 
     def forget(self, messages: Iterable[Message], *, after: float) -> int:
         """
@@ -183,6 +192,8 @@ class Store(Protocol):
 
         A message that was put off is remembered as before: its copy comes back.
         """
+        ...
 
     def holder(self, message: Message) -> Held | None:
         """Who holds the lease of this message's key now."""
+        ...

@@ -25,7 +25,7 @@ class Script:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        source = (resources.files(__package__) / "lua" / f"{name}.lua").read_bytes()
+        source = (resources.files("onceguard.store") / "lua" / f"{name}.lua").read_bytes()
         self.by_digest = pack("EVALSHA", sha1(source, usedforsecurity=False).hexdigest())
         self.by_source = pack("EVAL", source)
 

@@ -62,11 +62,11 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any, *, entered:
     request = task.request
     wire = getattr(request, headers.NAME, None)
     guard = guard_of(task.app)
-    once = None
+    header, once = None, None
     if guard.settings.enabled and not headers.switched_off(wire):
         header = headers.load(wire) or headerless(task, request, args, kwargs)
         once = task.once_with(header.overrides) if header.overrides else task.once_options
-    if once is None:
+    if header is None or once is None:
         request.once = Unguarded(entered=entered)
         return body(*args, **kwargs)
     request.once = attempt = _attempt(task, guard, header, once)

@@ -30,6 +30,7 @@ _POLL = 0.05
 _LIMIT = 58.0
 _STARTING = 30.0
 _DRAINING = 12.0
+_GIVING_UP = 20.0  # Celery takes up to 5 s to notice each dead process
 _SWEEPING = 7.0
 _POISON = "poison(row=13)"
 _QUEUE = "celery"
@@ -159,7 +160,7 @@ class Show:
         limit = f"max_deliveries is {tasks.MAX_STARTS}"
         self._board.act(f"A call kills every process that runs it; {limit}.")
         result = self._publish(tasks.poison, _POISON, 13)
-        self._await(result.ready, _DRAINING)
+        self._await(result.ready, _GIVING_UP)
         if result.ready():
             self._board.tell(_POISON, result.state, f"{type(result.result).__name__} is stored")
         lives = "lives" if worker.alive else "is dead"
