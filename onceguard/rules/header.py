@@ -21,6 +21,8 @@ class Header:
         key: What must be unique, as the publisher computed it.
         generation: How often the message was put off before this copy.
         parent_id: Message id of the run that published this retry of the same key.
+        delay: Seconds for which this copy was put off. It bounds an ETA, which the
+            clock of another host has made.
         overrides: Options given for this call alone.
         nonce: Which arrival at a worker this is; '' on the wire.
         content_type: How the arrived body is serialized; '' on the wire.
@@ -30,6 +32,7 @@ class Header:
     key: str
     generation: int = 0
     parent_id: str | None = None
+    delay: float = 0.0
     overrides: Mapping[str, Any] = field(default_factory=dict)
     nonce: str = ""
     content_type: str = ""
@@ -41,6 +44,8 @@ class Header:
             wire["gen"] = self.generation
         if self.parent_id:
             wire["parent"] = self.parent_id
+        if self.delay:
+            wire["delay"] = self.delay
         if self.overrides:
             wire["options"] = dict(self.overrides)
         if self.nonce:
@@ -66,6 +71,7 @@ def load(wire: object) -> Header | None:
         key=key,
         generation=int(wire.get("gen") or 0),
         parent_id=wire.get("parent") or None,
+        delay=float(wire.get("delay") or 0.0),
         overrides=options if isinstance(options, dict) else {},
         nonce=wire.get("nonce") or "",
         content_type=wire.get("type") or "",

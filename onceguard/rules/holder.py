@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Literal, cast
+from typing import Literal
 
-_FIELDS = 8
-_STATES = ("claim", "lease")
+_FIELDS = {"claim": 2, "lease": 6}  # between the state and the task id
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +22,7 @@ class Holder:
         attempt: Starts of this message so far; 0 for a claim.
         fencing_token: Grows with each new lease of the key; 0 for a claim.
         since: Begin of the claim or lease, unix seconds of the Redis server.
-        where: The worker that runs it or the process that published it;
-            ``"-"`` if unknown.
+        where: Host and process that run it; ``"-"`` for a claim.
         task_id: Celery's task id.
     """
 
@@ -40,33 +38,34 @@ class Holder:
     @classmethod
     def parse(cls, record: str) -> Holder:
         """
-        Read a record: eight fields between single spaces, the task id last.
+        Read a record: fields between single spaces, the task id last.
 
+        ``claim <message id> <since, ms> <task id>`` or
+        ``lease <message id> <nonce> <attempt> <token> <since, µs> <where> <task id>``.
         A task id may hold spaces, for users choose it; the other fields can't.
 
         Raises:
             ValueError: Someone else wrote this record.
         """
-        fields = record.split(" ", _FIELDS - 1)
-        if len(fields) != _FIELDS or fields[0] not in _STATES:
-            raise ValueError(f"{record[:200]!r} is not the record of a holder")
-        state, message_id, nonce, attempt, token, since_us, where, task_id = fields
-        return cls(
-            state=cast("Literal['claim', 'lease']", state),
-            message_id=message_id,
-            nonce=nonce,
-            attempt=int(attempt),
-            fencing_token=int(token),
-            since=int(since_us) / 1_000_000,
-            where=where,
-            task_id=task_id,
-        )
+        state, _, rest = record.partition(" ")
+        fields = rest.split(" ", _FIELDS.get(state, 0))
+        if state == "claim" and len(fields) == _FIELDS[state] + 1:
+            message_id, since, task_id = fields
+            return cls("claim", message_id, "-", 0, 0, int(since) / 1e3, "-", task_id)
+        if state == "lease" and len(fields) == _FIELDS[state] + 1:
+            message_id, nonce, attempt, token, since, where, task_id = fields
+            begun = int(since) / 1e6
+            return cls(
+                "lease", message_id, nonce, int(attempt), int(token), begun, where, task_id
+            )
+        raise ValueError(f"{record[:200]!r} is not the record of a holder")
 
     def record(self) -> str:
         """Write the record that `parse` reads, as the store's scripts do."""
-        since_us = round(self.since * 1_000_000)
-        head = f"{self.state} {self.message_id} {self.nonce} {self.attempt}"
-        return f"{head} {self.fencing_token} {since_us} {self.where} {self.task_id}"
+        if self.state == "claim":
+            return f"claim {self.message_id} {round(self.since * 1e3)} {self.task_id}"
+        run = f"{self.nonce} {self.attempt} {self.fencing_token} {round(self.since * 1e6)}"
+        return f"lease {self.message_id} {run} {self.where} {self.task_id}"
 
     def __str__(self) -> str:
         """Say who holds the key, in words that complete 'the key is …'."""
@@ -76,5 +75,4 @@ class Holder:
         if self.state == "lease":
             place = f"on {self.where} since {since} (attempt {self.attempt})"
             return f"running as task {self.task_id} {place}"
-        publisher = "" if self.where == "-" else f" by {self.where}"
-        return f"queued as task {self.task_id}{publisher} since {since}"
+        return f"queued as task {self.task_id} since {since}"

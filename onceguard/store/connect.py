@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _CERTIFICATES = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
 
@@ -32,16 +35,21 @@ class Connections:
     """
 
     def __init__(self, url: str, *, socket_timeout: float) -> None:
-        self._make = _client(url, socket_timeout=socket_timeout).connection_pool.make_connection
+        pool = _client(url, socket_timeout=socket_timeout).connection_pool
+        # Not pool.make_connection(), which counts: after 100 it makes no more.
+        self._make = partial(pool.connection_class, **pool.connection_kwargs)
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
 
-    def command(self, packed: bytes) -> Any:
+    def command(self, packed: bytes, undo: Callable[[], bytes] | None = None) -> Any:
         """
         Send one command and wait for its reply; no retries.
 
         Args:
             packed: The command as `pack` makes it.
+            undo: Packs a command that takes it back, sent if the reply does not
+                come in time. A hung server carries out what it has received when it
+                wakes up, both in this order.
 
         Raises:
             redis.exceptions.RedisError: As redis-py has it.
@@ -52,22 +60,33 @@ class Connections:
             connection = self._idle.pop()
         except IndexError:
             connection = self._make()
+        sent = False
         try:
             connection.send_packed_command((packed,), check_health=False)
-            reply = connection.read_response()
+            sent = True
+            reply = connection.read_response(disconnect_on_error=False)
         except ResponseError:
             self._idle.append(connection)
             raise
-        except BaseException:  # a reply that was not read must not become the next one's
-            connection.disconnect()
+        except BaseException as error:
+            if sent and undo and not isinstance(error, RedisConnectionError):
+                _take_back(connection, undo)
+            connection.disconnect()  # its reply must not become the next command's
             raise
         self._idle.append(connection)
         return reply
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        with suppress(IndexError):  # another thread may take the last one
+            while True:
+                self._idle.pop().disconnect()
+
+
+def _take_back(connection: Any, undo: Callable[[], bytes]) -> None:
+    """Send *undo* after a command that may be carried out yet, and wait for nothing."""
+    with suppress(Exception):
+        connection.send_packed_command((undo(),), check_health=False)
 
 
 def pack(*words: str | int | bytes) -> bytes:
@@ -100,7 +119,9 @@ def _client(url: str, *, socket_timeout: float) -> redis.Redis:
     if scheme in {"redis+socket", "unix", "socket"}:
         del limits["socket_connect_timeout"]
         return redis.Redis(**_unix_socket(url), **limits)
-    return redis.Redis.from_url(_plain(url), **limits)
+    client = redis.Redis.from_url(_plain(url), **limits)
+    client.connection_pool.connection_kwargs.update(limits)  # over what the URL says
+    return client
 
 
 def _unix_socket(url: str) -> Mapping[str, Any]:
@@ -110,8 +131,8 @@ def _unix_socket(url: str) -> Mapping[str, Any]:
     return {
         "unix_socket_path": unquote(parts.path),
         "db": int(database.strip("/") or 0),
-        "username": unquote(parts.username) if parts.username else None,
-        "password": unquote(parts.password) if parts.password else None,
+        "username": unquote(parts.username) if parts.username else query.get("username"),
+        "password": unquote(parts.password) if parts.password else query.get("password"),
     }
 
 

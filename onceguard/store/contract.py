@@ -23,11 +23,11 @@ class Message:
     One published call: what a claim and a lease belong to.
 
     Attributes:
-        key: What must be unique.
+        key: What must be unique; it holds no space.
         message_id: Identity of this publish.
         task_id: Celery's id of the task; a retry shares it with its parent.
-        own_lease: The run guards only against a second delivery of this very
-            message (scope ``until_executing``), not against equal calls.
+        own_lease: The run guards only against further deliveries and retries of
+            this very task (scope ``until_executing``), not against equal calls.
         where: Host and process that publishes or runs it, for people to read.
     """
 
@@ -95,6 +95,8 @@ class Lease:
         lease_ttl: Its new life.
         completed_for: New life of the message's record.
         seen: Its record as the last renewal answered it, '' before the first.
+        unseen: Take it up even though it was never seen: its run has gone on for
+            so long that it must have had one.
     """
 
     message: Message
@@ -102,6 +104,7 @@ class Lease:
     lease_ttl: float
     completed_for: float
     seen: str
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +167,14 @@ class Store(Protocol):
         nonce: str,
         completed_for: float,
         successor: Successor | None = None,
+        skipped: bool = False,
     ) -> bool:
-        """Free what the message holds, record it as completed; was its lease still held?"""
+        """
+        Free what the message holds, record it as completed; was its lease still held?
+
+        A message that was *skipped* is left alone if it was started meanwhile, by
+        another delivery.
+        """
         ...
 
     def abandon(self, message: Message, *, nonce: str, unique_for: float) -> bool:

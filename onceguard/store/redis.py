@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -13,8 +14,9 @@ from onceguard.rules.holder import Holder
 from onceguard.rules.messages import PARTITIONS, partition
 from onceguard.rules.urls import redact
 from onceguard.store import scripts
-from onceguard.store.connect import Connections, pack
+from onceguard.store.connect import Connections
 from onceguard.store.contract import Answer, Held, Renewed, Started
+from onceguard.store.scripts import Words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from onceguard.store.scripts import Script
 
 SCHEMA = "once1"
+
+Undo = Callable[[], bytes]
 
 
 def _ms(seconds: float) -> int:
@@ -49,23 +53,19 @@ class _Names:
 
     def lease(self, message: Message) -> str:
         if message.own_lease:
-            return f"{self._head}run:{message.message_id}"
+            return f"{self._head}run:{message.task_id}"
         return f"{self._head}lock:{message.key}"
 
     def record(self, message_id: str) -> str:
         return f"{self._head}msg:{message_id}"
 
     def past(self, message: Message) -> str:
-        return f"{self._head}past:{message.key}"
+        return f"{self._head}past:{message.task_id if message.own_lease else message.key}"
 
 
 def _listed(message: Message) -> str:
-    """Name a lease in the index; a key holds no space."""
-    return f"{message.key} {message.message_id}" if message.own_lease else message.key
-
-
-def _signed(message: Message) -> str:
-    return f"{message.where} {message.task_id}"
+    """Name a lease in the index. A claim is listed by its key, which holds no space."""
+    return f"{message.key} {message.task_id if message.own_lease else 'lease'}"
 
 
 def _text(raw: bytes | str) -> str:
@@ -98,8 +98,15 @@ class RedisStore:
     def claim(self, message: Message, *, unique_for: float) -> Held | None:
         names = self._names[partition(message.key)]
         keys = (names.lock(message), names.index)
-        args = (message.message_id, _signed(message), _ms(unique_for), message.key)
-        reply = self._call(scripts.CLAIM, keys, args)
+        args = (message.message_id, message.task_id, _ms(unique_for), message.key)
+        reply = self._call(
+            scripts.CLAIM,
+            keys,
+            args,
+            lambda: scripts.UNCLAIM.load_and_call(
+                Words(keys, (message.message_id, message.key))
+            ),
+        )
         return None if reply == 1 else _held(*reply)
 
     def unclaim(self, message: Message) -> None:
@@ -138,7 +145,14 @@ class RedisStore:
             message.key,
             _listed(message),
         )
-        answer, record, left, generation, starts = self._call(scripts.START, keys, args)
+        answer, record, left, generation, starts = self._call(
+            scripts.START,
+            keys,
+            args,
+            lambda: scripts.ABANDON.load_and_call(
+                self._abandoned(message, nonce=nonce, claim_life=0, counted=False)
+            ),
+        )
         held = _held(record, left) if record else None
         return Started(Answer(_text(answer)), held, int(generation), int(starts))
 
@@ -149,7 +163,7 @@ class RedisStore:
         answers: dict[int, tuple[Renewed, str]] = {}
         for number, places in together.items():
             names = self._names[number]
-            keys: list[str] = [names.index]
+            keys: list[str] = [names.index, names.fence]
             args: list[str | int] = []
             for place in places:
                 keys += self._renewed_keys(names, leases[place].message)
@@ -172,6 +186,7 @@ class RedisStore:
             _ms(lease.completed_for),
             lease.seen,
             _listed(lease.message),
+            f"{lease.message.where} {lease.message.task_id}" if lease.unseen else "",
         )
 
     def finish(
@@ -181,6 +196,7 @@ class RedisStore:
         nonce: str,
         completed_for: float,
         successor: Successor | None = None,
+        skipped: bool = False,
     ) -> bool:
         names = self._names[partition(message.key)]
         keys = (
@@ -188,6 +204,7 @@ class RedisStore:
             names.lease(message),
             names.record(message.message_id),
             names.index,
+            names.record(successor.message_id if successor else message.message_id),
         )
         args = (
             message.message_id,
@@ -196,12 +213,20 @@ class RedisStore:
             message.key,
             _listed(message),
             successor.message_id if successor else "",
-            _signed(message),
+            message.task_id,
             _ms(successor.unique_for) if successor else 0,
+            int(skipped),
         )
         return bool(self._call(scripts.FINISH, keys, args))
 
     def abandon(self, message: Message, *, nonce: str, unique_for: float) -> bool:
+        life = _ms(unique_for) if unique_for else 0
+        words = self._abandoned(message, nonce=nonce, claim_life=life, counted=True)
+        return bool(self._run(scripts.ABANDON, words))
+
+    def _abandoned(
+        self, message: Message, *, nonce: str, claim_life: int, counted: bool
+    ) -> Words:
         names = self._names[partition(message.key)]
         keys = (
             names.lock(message),
@@ -212,12 +237,13 @@ class RedisStore:
         args = (
             message.message_id,
             nonce,
-            _ms(unique_for) if unique_for else 0,
-            _signed(message),
+            claim_life,
+            message.task_id,
             message.key,
             _listed(message),
+            int(counted),
         )
-        return bool(self._call(scripts.ABANDON, keys, args))
+        return Words(keys, args)
 
     def shorten(
         self, message: Message, *, nonce: str, lease_ttl: float, completed_for: float
@@ -255,29 +281,36 @@ class RedisStore:
         """Close the connections of this process."""
         self._connections.close()
 
-    def _call(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Any:
+    def _call(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[str | int],
+        undo: Undo | None = None,
+    ) -> Any:
+        return self._run(script, Words(keys, args), undo)
+
+    def _run(self, script: Script, words: Words, undo: Undo | None = None) -> Any:
         """
         Run a script, once more where the connection turned out to be dead.
 
         Sending again is safe: each script recognises its own earlier effect. A
-        time-out is final, so that a hung server costs one time-out.
+        time-out is final, so that a hung server costs one time-out; *undo* then
+        follows the script, lest the server carry it out when it wakes up.
         """
         try:
             try:
-                return self._evaluate(script, keys, args)
+                return self._evaluate(script, words, undo)
             except RedisConnectionError:
                 self._connections.close()  # the others are as old
-                return self._evaluate(script, keys, args)
+                return self._evaluate(script, words, undo)
         except RedisError as error:
             raise StoreUnavailable(
                 server=redact(self._url), operation=script.name, reason=str(error)
             ) from error
 
-    def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> Any:
-        command = self._connections.command
-        count = len(keys) + len(args) + 3
-        words = pack(len(keys), *keys, *args)
+    def _evaluate(self, script: Script, words: Words, undo: Undo | None) -> Any:
         try:
-            return command(b"*%d\r\n%b%b" % (count, script.by_digest, words))
+            return self._connections.command(script.call(words), undo)
         except NoScriptError:
-            return command(b"*%d\r\n%b%b" % (count, script.by_source, words))
+            return self._connections.command(script.load_and_call(words), undo)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from hashlib import sha1
 from importlib import resources
+from typing import TYPE_CHECKING
 
 from onceguard.store.connect import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Script:
@@ -14,20 +18,39 @@ class Script:
 
     Args:
         name: Its file in ``lua/``, without the ending.
-
-    Attributes:
-        by_digest: Packed ``EVALSHA`` with the SHA-1 that Redis knows it by.
-        by_source: Packed ``EVAL`` with its source, for a server that does not
-            know it yet.
     """
 
-    __slots__ = ("by_digest", "by_source", "name")
+    __slots__ = ("_by_digest", "_by_source", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
         source = (resources.files("onceguard.store") / "lua" / f"{name}.lua").read_bytes()
-        self.by_digest = pack("EVALSHA", sha1(source, usedforsecurity=False).hexdigest())
-        self.by_source = pack("EVAL", source)
+        self._by_digest = pack("EVALSHA", sha1(source, usedforsecurity=False).hexdigest())
+        self._by_source = pack("EVAL", source)
+
+    def call(self, words: Words) -> bytes:
+        """Pack a call by the SHA-1 that Redis knows the script by."""
+        return b"*%d\r\n%b%b" % (words.count + 2, self._by_digest, words.packed)
+
+    def load_and_call(self, words: Words) -> bytes:
+        """Pack a call with the source, for a server that does not know it yet."""
+        return b"*%d\r\n%b%b" % (words.count + 2, self._by_source, words.packed)
+
+
+class Words:
+    """
+    The keys and arguments of a call, packed once.
+
+    Args:
+        keys: KEYS of the script, which share a hash tag.
+        args: ARGV of the script.
+    """
+
+    __slots__ = ("count", "packed")
+
+    def __init__(self, keys: Sequence[str], args: Sequence[str | int]) -> None:
+        self.count = len(keys) + len(args) + 1
+        self.packed = pack(len(keys), *keys, *args)
 
 
 CLAIM = Script("claim")

@@ -26,7 +26,8 @@ class Phase(Enum):
 
     PASSING = "holds nothing, ends nothing"
     HOLDING = "holds the lease"
-    SETTLING = "holds nothing, but the message is settled when it ends"
+    SKIPPED = "holds nothing; its message is settled unless it was started elsewhere"
+    GIVEN_UP = "holds nothing; its message is settled"
 
 
 class Unguarded:
@@ -178,6 +179,7 @@ class Attempt:
             nonce=self.nonce,
             completed_for=self.completed_for,
             successor=self.successor,
+            skipped=self.phase is Phase.SKIPPED,
         )
         if self.phase is Phase.HOLDING:
             detail = "" if had else "its lease had ended before"
@@ -187,7 +189,7 @@ class Attempt:
         self._store.abandon(
             self.message, nonce=self.nonce, unique_for=claim_life_after(self.options)
         )
-        emit(self.event(Outcome.ABANDONED, detail="its message will be delivered again"))
+        emit(self.event(Outcome.ABANDONED, detail="its process ends without a result"))
 
     def event(
         self, outcome: Outcome, *, holder: Holder | None = None, detail: str = ""

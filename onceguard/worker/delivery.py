@@ -180,7 +180,7 @@ class _Delivery:
         return self._publish_copy(delay)
 
     def _give_up(self, started: Started) -> Any:
-        self.attempt.phase = Phase.SETTLING
+        self.attempt.phase = Phase.GIVEN_UP
         limit = self.once.max_deliveries
         detail = f"started {started.starts} times without an end, max_deliveries is {limit}"
         emit(self.attempt.event(Outcome.REJECTED, detail=detail))
@@ -191,12 +191,11 @@ class _Delivery:
     def _overlap(self, started: Started) -> Any:
         """An equal call runs. A message that has waited or run before is never skipped."""
         waits = started.starts or started.generation or self.header.generation
-        if self.once.on_run_conflict is OnRunConflict.SKIP and not (
-            waits or self.attempt.retries
-        ):
+        repeated = self.attempt.retries or self.task.request.delivery_info.get("redelivered")
+        if self.once.on_run_conflict is OnRunConflict.SKIP and not (waits or repeated):
             holder = started.held.holder if started.held else None
             emit(self.attempt.event(Outcome.OVERLAP_SKIPPED, holder=holder))
-            self.attempt.phase = Phase.SETTLING
+            self.attempt.phase = Phase.SKIPPED
             return None
         return self._put_off(started, Outcome.RESCHEDULED)
 
@@ -235,11 +234,12 @@ class _Delivery:
 
         In this order a crash at any point leaves at least one of the two.
         """
+        generation = self.header.generation + 1
         copy = replace(
-            self.header, generation=self.header.generation + 1, nonce="", content_type=""
+            self.header, generation=generation, delay=delay, nonce="", content_type=""
         )
         try:
-            _send_again(self.task, copy, delay, content_type=self.header.content_type)
+            _send_again(self.task, copy, content_type=self.header.content_type)
         except Exception as error:  # whatever the broker's client raises
             logger.exception("%s could not be put off, it goes back to the queue", self.task)
             time.sleep(_PAUSE)  # a requeued message comes back at once, again and again
@@ -255,15 +255,15 @@ class _Delivery:
         raise Ignore
 
 
-def _send_again(task: Any, header: headers.Header, delay: float, *, content_type: str) -> None:
+def _send_again(task: Any, header: headers.Header, *, content_type: str) -> None:
     """
     Publish the running request's message as it came: same task, arguments, retries.
 
     Goes past the task's own ``apply_async``: this is no new call.
     """
     request = task.request
-    same = task.signature_from_request(request, countdown=delay, retries=request.retries)
-    options = {**same.options, "add_to_parent": False, "countdown": delay}
+    same = task.signature_from_request(request, countdown=header.delay, retries=request.retries)
+    options = {**same.options, "add_to_parent": False, "countdown": header.delay}
     options["headers"] = {**clean(options.get("headers")), headers.NAME: header.dump()}
     serializer = registry.type_to_name.get(content_type)
     if serializer:

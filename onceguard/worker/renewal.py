@@ -33,6 +33,7 @@ logger = logging.getLogger("onceguard")
 _TICKS_PER_LEASE = 3
 _LONGEST_TICK = 10.0
 _AFTER_FAILURE = 0.5
+_AFTER_ACCEPTED = 0.3
 _FORGOTTEN_AT_ONCE = 500
 # A publisher that lost the broker's reply sends its message again: a copy that
 # nothing marks as one. It is recognised for this long after the first one's ack.
@@ -55,10 +56,17 @@ class Running:
 
 @dataclass(slots=True)
 class _Seen:
-    """What is known of a running delivery's lease."""
+    """
+    What is known of a running delivery's lease.
+
+    Attributes:
+        record: As the last renewal answered it, '' before the first.
+        since: Begin of the last good renewal, or when the delivery was first seen.
+        lost: Whether that was reported.
+    """
 
     record: str
-    renewed_at: float
+    since: float
     lost: bool = False
 
 
@@ -92,40 +100,42 @@ class Renewals:
         self._seen = {nonce: seen for nonce, seen in self._seen.items() if nonce in nonces}
         if not running:
             return
+        for each in running:
+            self._seen.setdefault(each.nonce, _Seen("", now))
         try:
-            answers = self._store.renew([self._lease(each) for each in running])
+            answers = self._store.renew([self._lease(each, now) for each in running])
         except StoreUnavailable as error:
             self._untrusted(running, now, str(error))
             raise
         for each, (answer, record) in zip(running, answers, strict=True):
             self._answered(each, answer, record, now)
 
-    def _lease(self, each: Running) -> Lease:
-        seen = self._seen.get(each.nonce)
+    def _lease(self, each: Running, now: float) -> Lease:
+        seen = self._seen[each.nonce]
         return Lease(
             message=each.message,
             nonce=each.nonce,
             lease_ttl=each.once.lease_ttl,
             completed_for=each.completed_for,
-            seen=seen.record if seen else "",
+            seen=seen.record,
+            unseen=not seen.record and now - seen.since > each.once.lease_ttl,
         )
 
     def _answered(self, each: Running, answer: Renewed, record: str, now: float) -> None:
-        seen = self._seen.get(each.nonce)
+        seen = self._seen[each.nonce]
         if answer in {Renewed.RENEWED, Renewed.RETAKEN}:
-            if answer is Renewed.RETAKEN or (seen and seen.lost):
-                logger.warning(
-                    "%s: the lease was taken up again", _event(each, Outcome.RENEWED)
-                )
+            if answer is Renewed.RETAKEN or seen.lost:
+                taken_up = "the lease had ended and was taken up again"
+                logger.warning("%s", _event(each, Outcome.RENEWED, taken_up))
             self._seen[each.nonce] = _Seen(record, now)
             emit(_event(each, Outcome.RENEWED))
-        elif answer is Renewed.LOST and seen:
+        elif answer is Renewed.LOST:
             self._lose(each, seen, f"now held by: {record}" if record else "its lease ended")
 
     def _untrusted(self, running: Iterable[Running], now: float, reason: str) -> None:
         for each in running:
-            seen = self._seen.get(each.nonce)
-            if seen and now - seen.renewed_at > each.once.lease_ttl:
+            seen = self._seen[each.nonce]
+            if now - seen.since > each.once.lease_ttl:
                 self._lose(each, seen, reason)
 
     @staticmethod
@@ -153,6 +163,9 @@ class Keeper:
         renewals: What to do at each tick.
         store: A store that no other thread uses.
         keep_visible: Called at each tick, besides.
+
+    Attributes:
+        away: Whether the store did not answer the last time.
     """
 
     def __init__(
@@ -162,6 +175,8 @@ class Keeper:
         self._store = store
         self._keep_visible = keep_visible
         self._tick = _LONGEST_TICK
+        self._due = 0.0
+        self.away = False
         self._wake = threading.Event()
         self._errands: deque[Callable[[Store], Any]] = deque()
         self._forgettable: deque[Message] = deque()
@@ -174,8 +189,19 @@ class Keeper:
             self._wake.set()
             self._start()
 
+    def accepted(self) -> None:
+        """
+        Tick soon: a run has begun, and its lease is not known yet.
+
+        Were the store to lose it before the first renewal, nobody could take it
+        up again.
+        """
+        if self._due - time.monotonic() > _AFTER_ACCEPTED:
+            self._due = time.monotonic() + _AFTER_ACCEPTED
+            self._wake.set()
+
     def run_errand(self, errand: Callable[[Store], Any]) -> None:
-        """Do something with the store soon, in the thread."""
+        """Do something with the store soon, in the thread; again until the store answers."""
         self._errands.append(errand)
         self._wake.set()
         self._start()
@@ -194,33 +220,53 @@ class Keeper:
             self._thread.start()
 
     def _drive(self) -> None:
-        due = time.monotonic()
         while True:
-            self._wake.wait(max(0.0, due - time.monotonic()))
+            self._wake.wait(max(0.0, self._due - time.monotonic()))
             self._wake.clear()
             try:
                 with _io:
-                    due = min(due, time.monotonic() + self._tick)
-                    if time.monotonic() >= due - 0.001:
-                        due = time.monotonic() + self._tick
-                        self._renewals.step(time.monotonic())
-                        self._visible()
-                    self._serve()
+                    self._act()
+                self._say_if_back()
             except StoreUnavailable as error:
-                due = time.monotonic() + min(_AFTER_FAILURE, self._tick)
-                logger.warning("renewal: %s", error)
+                self._retry_soon()
+                self._say_if_away(error)
             except Exception:  # a fault here must not end all renewal
-                due = time.monotonic() + min(_AFTER_FAILURE, self._tick)
+                self._retry_soon()
                 logger.exception("renewal failed, it goes on")
 
-    def _visible(self) -> None:
-        if self._keep_visible is not None:
-            self._keep_visible()
+    def _act(self) -> None:
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + self._tick
+            try:
+                self._renewals.step(now)
+            finally:
+                if self._keep_visible is not None:
+                    self._keep_visible()
+        self._due = min(self._due, now + self._tick)
+        self._serve()
+
+    def _retry_soon(self) -> None:
+        self._due = time.monotonic() + min(_AFTER_FAILURE, self._tick)
+
+    def _say_if_away(self, error: StoreUnavailable) -> None:
+        if not self.away:
+            self.away = True
+            logger.warning("leases are not renewed, it is tried again: %s", error)
+
+    def _say_if_back(self) -> None:
+        if self.away:
+            self.away = False
+            logger.warning("the lock server answers again")
 
     def _serve(self) -> None:
         while self._errands:
-            self._errands[0](self._store)
-            self._errands.popleft()
+            errand = self._errands.popleft()
+            try:
+                errand(self._store)
+            except StoreUnavailable:
+                self._errands.appendleft(errand)
+                raise
         while self._forgettable:
             batch = [
                 self._forgettable.popleft()

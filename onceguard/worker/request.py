@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore
 from celery.worker import state
 from celery.worker.request import Request
 
@@ -53,6 +56,7 @@ class GuardedRequest(Request):  # type: ignore[misc]
     _once_guard: Guard
     _once_process: str = "alive"
     _once_settled = False
+    _once_revoking = False
     _once_repeated = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -77,16 +81,14 @@ class GuardedRequest(Request):  # type: ignore[misc]
         if header is None:
             header = self._headerless(task, once)
         nonce = new_message_id()
-        self._request_dict[headers.NAME] = headers.Header(
-            message_id=header.message_id,
-            key=header.key,
-            generation=header.generation,
-            parent_id=header.parent_id,
-            overrides=header.overrides,
-            nonce=nonce,
-            content_type=self._content_type or "",
+        self._request_dict[headers.NAME] = replace(
+            header, nonce=nonce, content_type=self._content_type or ""
         ).dump()
-        self._once_repeated = bool(header.generation or self._delivery_info["redelivered"])
+        if header.delay:
+            self._bound_eta(header.delay)
+        self._once_repeated = bool(
+            header.generation or header.parent_id or self._delivery_info["redelivered"]
+        )
         self.once = Running(
             message=Message(
                 key=header.key,
@@ -110,16 +112,30 @@ class GuardedRequest(Request):  # type: ignore[misc]
             key=task.once_key(self._args, self._kwargs, once),
         )
 
+    def _bound_eta(self, delay: float) -> None:
+        """Wait no longer than a copy was put off: another host's clock made its ETA."""
+        eta = self.eta
+        if eta is not None:
+            self._eta = min(eta, datetime.now(eta.tzinfo) + timedelta(seconds=delay))
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """As Celery's; the renewal thread learns of the run's lease soon."""
+        super().on_accepted(pid, time_accepted)
+        if self.once is not None:
+            keeper_of(self._app).accepted()
+
     def revoked(self) -> bool:
-        """As Celery's; a message revoked or expired before its start is settled."""
-        before = self._already_revoked
-        revoked = bool(super().revoked())
-        if revoked and not before and self.once is not None:
-            once = self.once
-            keeper_of(self._app).run_errand(
-                lambda store: store.drop(once.message, completed_for=once.completed_for)
-            )
-        return revoked
+        """
+        As Celery's; a message revoked or expired before its start is settled.
+
+        After its state is stored and before its acknowledgement, for which Celery
+        calls `acknowledge` in here.
+        """
+        self._once_revoking = True
+        try:
+            return bool(super().revoked())
+        finally:
+            self._once_revoking = False
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -137,6 +153,8 @@ class GuardedRequest(Request):  # type: ignore[misc]
             self._once_process = "dead"
         elif isinstance(exc, TimeLimitExceeded):
             self._once_process = "dying"
+        elif isinstance(exc, Ignore):  # put off, perhaps
+            self._once_repeated = True
         elif isinstance(exc, Terminated):  # killed on purpose, and reaped
             self._once_process = "dead"
             self._once_settle(requeue=self._already_cancelled)
@@ -151,6 +169,8 @@ class GuardedRequest(Request):  # type: ignore[misc]
         """As Celery's; before it, what a dead process held is freed: the message is over."""
         if not self.acknowledged:
             self._once_settle(requeue=False)
+            if self._once_revoking:
+                self._once_drop()
         super().acknowledge()
         if self.once is not None and self._unaskable():
             keeper_of(self._app).forget(self.once.message)
@@ -189,6 +209,18 @@ class GuardedRequest(Request):  # type: ignore[misc]
         ):
             detail = "its process died; its message is delivered again"
             emit(self._event(Outcome.ABANDONED, detail))
+
+    def _once_drop(self) -> None:
+        once = self.once
+        if once is None:
+            return
+
+        def drop(store: Store) -> bool:
+            return store.drop(once.message, completed_for=once.completed_for)
+
+        keeper = keeper_of(self._app)
+        if keeper.away or self._asked(drop) is None:
+            keeper.run_errand(drop)
 
     def _once_finish(self) -> None:
         once = self.once
@@ -229,7 +261,8 @@ class GuardedRequest(Request):  # type: ignore[misc]
         """
         Whether no copy of this acknowledged message can come any more.
 
-        It was not redelivered or put off, it was not out for longer than the
+        It was not redelivered or put off, it is no retry (which a parent that runs
+        twice publishes twice), it was not out for longer than the
         visibility timeout, and the connection that it came by still stands:
         forgetting any other was seen to run it again. Nor if the task says for
         how long it wants to be remembered.

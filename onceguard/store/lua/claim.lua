@@ -3,7 +3,7 @@
 -- KEYS[1]  the lock
 -- KEYS[2]  index of the partition
 -- ARGV[1]  message id
--- ARGV[2]  where it is published and its task id, separated by a space
+-- ARGV[2]  its task id
 -- ARGV[3]  longest life of the claim, in milliseconds
 -- ARGV[4]  the key, as the index lists it
 --
@@ -20,11 +20,9 @@ if held then
 end
 
 local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-redis.call('SET', KEYS[1],
-  mine .. '- 0 0 ' .. string.format('%.0f', now) .. ' ' .. ARGV[2], 'PX', ARGV[3])
-redis.call('ZADD', KEYS[2],
-  string.format('%.0f', now / 1000 + ARGV[3]), 'claim ' .. ARGV[4])
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('SET', KEYS[1], mine .. now .. ' ' .. ARGV[2], 'PX', ARGV[3])
+redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[4])
 if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[3]) then
   redis.call('PEXPIRE', KEYS[2], ARGV[3] + 86400000)
 end

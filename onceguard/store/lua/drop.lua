@@ -14,7 +14,7 @@ local held = redis.call('GET', KEYS[1])
 local had = 0
 if held and string.sub(held, 1, #mine) == mine then
   redis.call('DEL', KEYS[1])
-  redis.call('ZREM', KEYS[3], 'claim ' .. ARGV[3])
+  redis.call('ZREM', KEYS[3], ARGV[3])
   had = 1
 end
 local note = redis.call('GET', KEYS[2]) or 'open 0 0 -'

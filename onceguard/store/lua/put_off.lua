@@ -14,6 +14,7 @@ if note then
   generation = tonumber(g)
 end
 generation = math.max(generation, tonumber(ARGV[1]))
+redis.call('DEL', KEYS[1]) -- first: it passes at the memory limit
 redis.call('SET', KEYS[1],
   state .. ' ' .. starts .. ' ' .. generation .. ' ' .. nonce, 'PX', ARGV[2])
 return generation

@@ -1,7 +1,7 @@
 -- Ask to start the run of a delivered message.
 --
 -- KEYS[1]  lock of the key, where a claim stands
--- KEYS[2]  where the lease stands: KEYS[1], or the run of this message alone
+-- KEYS[2]  where the lease stands: KEYS[1], or the run of this task alone
 -- KEYS[3]  record of the message
 -- KEYS[4]  record of the message that published this retry, else KEYS[3]
 -- KEYS[5]  index of the partition
@@ -25,8 +25,7 @@ local mid, nonce, task_id = ARGV[1], ARGV[2], ARGV[4]
 local owner = 'lease ' .. mid .. ' ' .. nonce .. ' '
 
 local function parse(record)
-  local kind, message, rest = string.match(record, '^(%S+) (%S+) (.*)$')
-  return kind, message, string.match(rest, '^%S+ %S+ %S+ %S+ %S+ (.*)$')
+  return string.match(record, '^(%S+) (%S+) %S+ %S+ %S+ %S+ %S+ (.*)$')
 end
 
 local state, starts, generation = 'open', 0, 0
@@ -52,7 +51,7 @@ end
 local kind, holder, holder_task
 if lease then
   kind, holder, holder_task = parse(lease)
-  if (kind == 'lease' and holder == mid) or (holder ~= mid and holder_task == task_id) then
+  if kind == 'lease' and (holder == mid or holder_task == task_id) then
     return {'duplicate_delivery', lease, redis.call('PTTL', KEYS[2]), generation, starts}
   end
 end
@@ -73,7 +72,7 @@ local record = owner .. (starts + 1) .. ' ' .. text .. ' '
 redis.call('SET', KEYS[6], text)
 redis.call('SET', KEYS[2], record, 'PX', ARGV[5])
 redis.call('SET', KEYS[3],
-  'open ' .. (starts + 1) .. ' ' .. generation .. ' ' .. nonce, 'PX', ARGV[6])
+  'open ' .. (starts + 1) .. ' ' .. generation .. ' ' .. nonce .. ' ' .. text, 'PX', ARGV[6])
 if KEYS[4] ~= KEYS[3] then
   local parent = redis.call('GET', KEYS[4]) or 'open 0 0 -'
   redis.call('SET', KEYS[4], 'done' .. string.match(parent, '^%S+(.*)$'), 'PX', ARGV[6])
@@ -83,13 +82,13 @@ local mine = 'claim ' .. mid .. ' '
 if KEYS[1] ~= KEYS[2] and claim and string.sub(claim, 1, #mine) == mine then
   redis.call('DEL', KEYS[1])
 end
-if claim then
-  redis.call('ZREM', KEYS[5], 'claim ' .. ARGV[8])
+if claim and (KEYS[1] == KEYS[2] or string.sub(claim, 1, #mine) == mine) then
+  redis.call('ZREM', KEYS[5], ARGV[8])
 end
-if redis.call('ZSCORE', KEYS[5], 'lease ' .. ARGV[9]) then
+if redis.call('ZSCORE', KEYS[5], ARGV[9]) then
   redis.call('SET', KEYS[7], text, 'PX', ARGV[6])
 end
-redis.call('ZADD', KEYS[5], string.format('%.0f', now / 1000 + ARGV[5]), 'lease ' .. ARGV[9])
+redis.call('ZADD', KEYS[5], string.format('%.0f', now / 1000 + ARGV[5]), ARGV[9])
 if redis.call('PTTL', KEYS[5]) < tonumber(ARGV[5]) then
   redis.call('PEXPIRE', KEYS[5], ARGV[5] + 86400000)
 end

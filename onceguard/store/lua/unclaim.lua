@@ -13,5 +13,5 @@ if not held or string.sub(held, 1, #mine) ~= mine then
   return 0
 end
 redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[2], 'claim ' .. ARGV[2])
+redis.call('ZREM', KEYS[2], ARGV[2])
 return 1

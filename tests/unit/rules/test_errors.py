@@ -37,7 +37,7 @@ QUEUED = Holder(
     attempt=0,
     fencing_token=0,
     since=1_700_000_000.0,
-    where="web@host",
+    where="-",
     task_id="t1",
 )
 ERRORS = [
@@ -116,7 +116,7 @@ def test_a_holder_says_where_and_since_when() -> None:
         "running as task import of today on celery@host/4711 "
         "since 2023-11-14 22:13:20+00:00 (attempt 2)"
     )
-    assert str(QUEUED) == "queued as task t1 by web@host since 2023-11-14 22:13:20+00:00"
+    assert str(QUEUED) == "queued as task t1 since 2023-11-14 22:13:20+00:00"
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
