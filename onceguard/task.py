@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task, signals
 from celery._state import _task_stack
+from celery.states import FAILURE
 
 from onceguard.publish.claim import publish
 from onceguard.rules.errors import InvalidOptions
@@ -69,6 +72,7 @@ class QueueOnce(Task):  # type: ignore[misc]
         cls.once_track_started = cls.once_track_started or bool(cls.track_started)
         cls.track_started = False  # STARTED is stored when the run is known to begin
         _guard_call(cls)
+        signals.task_prerun.connect(_begin, weak=False, dispatch_uid="onceguard")
         signals.task_postrun.connect(_end, weak=False, dispatch_uid="onceguard")
 
     def apply_async(
@@ -158,17 +162,24 @@ def _enter(
     """
     request = task.request
     attempt = getattr(request, "once", None)
-    if isinstance(attempt, (Attempt, Unguarded)) and not attempt.entered:
-        attempt.entered = True
+    ours = attempt if isinstance(attempt, (Attempt, Unguarded)) else None
+    if ours is not None and ours.begun and not ours.entered:
+        ours.entered = True
         return body(*args, **kwargs)
-    if request.called_directly or isinstance(attempt, (Attempt, Unguarded)):
+    if request.called_directly or (ours is not None and ours.begun):
         return _called_directly(task, body, args, kwargs, entered=entered)
     if request.is_eager:
-        request.once = Unguarded(entered=entered)
+        request.once = _unguarded(entered=entered)
         return body(*args, **kwargs)
     from onceguard.worker.delivery import run  # noqa: PLC0415 - publishers need no worker
 
     return run(task, body, args, kwargs, entered=entered)
+
+
+def _unguarded(*, entered: bool) -> Unguarded:
+    attempt = Unguarded()
+    attempt.begun, attempt.entered = True, entered
+    return attempt
 
 
 def _called_directly(
@@ -176,7 +187,7 @@ def _called_directly(
 ) -> Any:
     """Do what ``Task.__call__`` does, with a ``once`` in the request."""
     _task_stack.push(task)
-    task.push_request(args=args, kwargs=kwargs, once=Unguarded(entered=entered))
+    task.push_request(args=args, kwargs=kwargs, once=_unguarded(entered=entered))
     try:
         return body(*args, **kwargs)
     finally:
@@ -203,8 +214,25 @@ def _guard_call(cls: Any) -> None:
     cls.__call__ = __call__
 
 
+def _begin(task: Any = None, **_: Any) -> None:
+    """Make the attempt before anything of the task's own can fail, such as before_start."""
+    if not isinstance(task, QueueOnce) or task.request.is_eager:
+        return
+    from onceguard.worker.delivery import arrive  # noqa: PLC0415 - as in _enter
+
+    with suppress(Exception):  # the run itself says it
+        task.request.once = arrive(task)
+
+
 def _end(task: Any = None, state: str | None = None, **_: Any) -> None:
-    """Free what a run holds: the last thing before its message is acknowledged."""
+    """
+    Free what a run holds: the last thing before its message is acknowledged.
+
+    Without a state the process is about to end, unless a handler of the task's or
+    the result backend has failed: Celery makes that a failure later on.
+    """
+    if state is None and isinstance(sys.exc_info()[1], Exception):
+        state = FAILURE
     attempt = getattr(task.request, "once", None) if isinstance(task, QueueOnce) else None
     if isinstance(attempt, Attempt):
         attempt.end(state)

@@ -15,6 +15,11 @@ from tests.harness.brokers import VirtualHost, rabbitmq_answers
 from tests.harness.redis_server import RedisServer, find_binary
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: two for each core, for most of these tests wait for processes."""
+    return 2 * (os.cpu_count() or 1)
+
+
 def missing(what: str) -> NoReturn:
     """Skip on a laptop, fail in CI: a check that can't run must not look green there."""
     if os.environ.get("CI") == "true":

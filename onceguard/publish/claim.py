@@ -239,7 +239,7 @@ def _next_call(  # noqa: PLR0913 - as _call
         message_id=message_id,
         key=call.message.key,
         parent_id=parent if same_key else None,
-        overrides=attempt.overrides if retried else {},
+        overrides=attempt.header.overrides if retried else {},
     )
     return call
 

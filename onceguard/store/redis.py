@@ -249,8 +249,19 @@ class RedisStore:
         self, message: Message, *, nonce: str, lease_ttl: float, completed_for: float
     ) -> bool:
         names = self._names[partition(message.key)]
-        keys = (names.lease(message), names.record(message.message_id))
-        args = (message.message_id, nonce, _ms(lease_ttl), _ms(completed_for))
+        keys = (
+            names.lock(message),
+            names.lease(message),
+            names.record(message.message_id),
+            names.index,
+        )
+        args = (
+            message.message_id,
+            nonce,
+            _ms(lease_ttl),
+            _ms(completed_for),
+            message.key,
+        )
         return bool(self._call(scripts.SHORTEN, keys, args))
 
     def put_off(self, message: Message, *, generation: int, completed_for: float) -> int:

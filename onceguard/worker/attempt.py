@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from onceguard.observe.events import Event, emit
 from onceguard.rules.errors import LeaseLost, StoreUnavailable
@@ -13,9 +13,9 @@ from onceguard.rules.outcomes import Outcome
 from onceguard.store.contract import Lease, Renewed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
+    from onceguard.rules.header import Header
     from onceguard.rules.holder import Holder
     from onceguard.rules.options import Once
     from onceguard.store.contract import Held, Message, Store, Successor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class Phase(Enum):
     """What the end of an attempt has to do."""
 
+    UNASKED = "asked nobody yet; its message is settled unless it was started elsewhere"
     PASSING = "holds nothing, ends nothing"
     HOLDING = "holds the lease"
     SKIPPED = "holds nothing; its message is settled unless it was started elsewhere"
@@ -45,8 +46,9 @@ class Unguarded:
     lost = False
     message: Message | None = None
 
-    def __init__(self, *, entered: bool = True) -> None:
-        self.entered = entered
+    def __init__(self) -> None:
+        self.begun = False
+        self.entered = False
 
     def check(self) -> None:
         """Go on."""
@@ -71,30 +73,30 @@ class Attempt:
         self,
         *,
         message: Message,
-        nonce: str,
+        header: Header,
         once: Once,
         store: Store,
         completed_for: float,
         task_name: str,
         retries: int,
         nesting: int,
-        overrides: Mapping[str, Any],
     ) -> None:
         self.message = message
-        self.nonce = nonce
+        self.header = header
+        self.nonce = header.nonce
         self.options = once
         self.task_name = task_name
         self.retries = retries
         self.nesting = nesting
-        self.overrides = overrides
         self.completed_for = completed_for
         self.key = message.key
         self.attempt = 0
         self.fencing_token: int | None = None
         self.successor: Successor | None = None
         self.requeued = False
-        self.entered = True
-        self.phase = Phase.PASSING
+        self.begun = False
+        self.entered = False
+        self.phase = Phase.UNASKED
         self._store = store
         self._record = ""
         self._trusted_until = 0.0
@@ -164,10 +166,11 @@ class Attempt:
         """
         if self.phase is Phase.PASSING:
             return
+        again = state is None or self.requeued
         try:
-            if self.phase is Phase.HOLDING and (state is None or self.requeued):
+            if again and self.phase is Phase.HOLDING:
                 self._abandon()
-            else:
+            elif not again:
                 self._finish()
         except StoreUnavailable as error:
             detail = f"not freed, the lease ends within {self.options.lease_ttl:g} s: {error}"
@@ -179,7 +182,7 @@ class Attempt:
             nonce=self.nonce,
             completed_for=self.completed_for,
             successor=self.successor,
-            skipped=self.phase is Phase.SKIPPED,
+            skipped=self.phase in {Phase.UNASKED, Phase.SKIPPED},
         )
         if self.phase is Phase.HOLDING:
             detail = "" if had else "its lease had ended before"

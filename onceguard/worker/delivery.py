@@ -6,11 +6,11 @@ import logging
 import os
 import random
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import Task
-from celery.app.task import get_actual_ignore_result
 from celery.exceptions import Ignore, Reject
 from celery.states import STARTED
 from kombu.serialization import registry
@@ -26,7 +26,7 @@ from onceguard.store.contract import Answer, Message
 from onceguard.worker.attempt import Attempt, Phase, Unguarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from onceguard.rules.options import Once
     from onceguard.store.bound import Guard
@@ -36,6 +36,26 @@ logger = logging.getLogger("onceguard")
 
 _NUDGE = 0.25
 _PAUSE = 2.0
+
+
+def arrive(task: Any) -> Attempt | Unguarded:
+    """
+    Make the attempt of the delivered message in the task's request; asks nobody.
+
+    Raises:
+        KeyNotComputable: The message came without our header, and an argument
+            cannot be part of a key.
+        TypeError: It did, and the task cannot be called like this.
+        InvalidOptions: Its publisher gave options that this version lacks.
+    """
+    request = task.request
+    wire = getattr(request, headers.NAME, None)
+    guard = guard_of(task.app)
+    if not guard.settings.enabled or headers.switched_off(wire):
+        return Unguarded()
+    header = headers.load(wire) or headerless(task, request)
+    once = task.once_with(header.overrides) if header.overrides else task.once_options
+    return Unguarded() if once is None else _attempt(task, guard, header, once)
 
 
 def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any, *, entered: bool) -> Any:
@@ -59,29 +79,23 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any, *, entered:
         TooManyDeliveries: The message was started *max_deliveries* times and
             never came to an end.
     """
-    request = task.request
-    wire = getattr(request, headers.NAME, None)
-    guard = guard_of(task.app)
-    header, once = None, None
-    if guard.settings.enabled and not headers.switched_off(wire):
-        header = headers.load(wire) or headerless(task, request, args, kwargs)
-        once = task.once_with(header.overrides) if header.overrides else task.once_options
-    if header is None or once is None:
-        request.once = Unguarded(entered=entered)
+    attempt = getattr(task.request, "once", None)
+    if not isinstance(attempt, (Attempt, Unguarded)):
+        task.request.once = attempt = arrive(task)
+    attempt.begun, attempt.entered = True, entered
+    if isinstance(attempt, Unguarded):
         return body(*args, **kwargs)
-    request.once = attempt = _attempt(task, guard, header, once)
-    attempt.entered = entered
-    return _Delivery(task, guard, header, attempt, body).run(args, kwargs)
+    return _Delivery(task, guard_of(task.app), attempt, body).run(args, kwargs)
 
 
-def headerless(task: Any, request: Any, args: Any, kwargs: Any) -> headers.Header:
+def headerless(task: Any, request: Any) -> headers.Header:
     """Identify a message that was published without our header, by name alone."""
     once = task.once_options
     return headers.Header(
         message_id=headerless_message_id(
             request.id, request.retries or 0, request.replaced_task_nesting or 0
         ),
-        key=task.once_key(args, kwargs, once) if once is not None else "",
+        key=task.once_key(request.args, request.kwargs, once) if once is not None else "",
     )
 
 
@@ -95,14 +109,13 @@ def _attempt(task: Any, guard: Guard, header: headers.Header, once: Once) -> Att
             own_lease=once.scope is Scope.UNTIL_EXECUTING,
             where=where(),
         ),
-        nonce=header.nonce or new_message_id(),
+        header=header if header.nonce else replace(header, nonce=new_message_id()),
         once=once,
         store=guard.store,
         completed_for=once.completed_for or guard.completed_for,
         task_name=task.name,
         retries=request.retries or 0,
         nesting=request.replaced_task_nesting or 0,
-        overrides=header.overrides,
     )
 
 
@@ -113,14 +126,13 @@ class _Delivery:
         self,
         task: Any,
         guard: Guard,
-        header: headers.Header,
         attempt: Attempt,
         body: Callable[..., Any],
     ) -> None:
         self.task = task
         self.body = body
         self.guard = guard
-        self.header = header
+        self.header = attempt.header
         self.attempt = attempt
         self.once = attempt.options
 
@@ -134,6 +146,7 @@ class _Delivery:
             self.attempt.acquired(started.held, asked_at=asked_at)
             return self._body(args, kwargs)
         if started.answer is Answer.ALREADY_COMPLETED:
+            self.attempt.phase = Phase.PASSING
             emit(self.attempt.event(Outcome.ALREADY_COMPLETED))
             raise Ignore
         if started.answer is Answer.REJECTED:
@@ -164,7 +177,7 @@ class _Delivery:
     def _track_started(self) -> None:
         """Store STARTED, for ``track_started``: not before the run is known to begin."""
         task, request = self.task, self.task.request
-        if task.once_track_started and not get_actual_ignore_result(task, request):
+        if task.once_track_started and not _ignores_result(task, request):
             place = {"pid": os.getpid(), "hostname": request.hostname}
             task.backend.store_result(request.id, place, STARTED, request=request)
 
@@ -202,6 +215,7 @@ class _Delivery:
     def _put_off(self, started: Started, outcome: Outcome) -> Any:
         """Let the message come back later; a delivery older than its newest copy ends."""
         holder = started.held.holder if started.held else None
+        self.attempt.phase = Phase.PASSING
         if self.header.generation < started.generation:
             detail = "a newer copy of the message is under way"
             emit(self.attempt.event(outcome, holder=holder, detail=detail))
@@ -209,7 +223,7 @@ class _Delivery:
         delay = self._delay(started)
         detail = f"put off for {delay:.1f} s"
         emit(self.attempt.event(outcome, holder=holder, detail=detail))
-        return self._publish_copy(delay)
+        return self._publish_copy(delay, began=started.starts > 0)
 
     def _delay(self, started: Started) -> float:
         """
@@ -226,20 +240,22 @@ class _Delivery:
                 started.held.holder.task_id == self.attempt.message.task_id
             ):
                 left = min(left, _NUDGE * 2.0 ** min(self.header.generation, 16))
-        return left + random.uniform(0.05, 0.05 + min(1.0, left / 10))  # noqa: S311 - jitter
+        left += random.uniform(0.05, 0.05 + min(1.0, left / 10))  # noqa: S311 - jitter
+        # RabbitMQ's native delayed delivery counts whole seconds, and refuses none.
+        return left if self.guard.redis_broker else max(1.0, left)
 
-    def _publish_copy(self, delay: float) -> NoReturn:
+    def _publish_copy(self, delay: float, *, began: bool = False) -> NoReturn:
         """
         Publish the same message again, record its generation, then let go of this one.
 
-        In this order a crash at any point leaves at least one of the two.
+        In this order a crash at any point leaves at least one of the two. A message
+        that *began* did so in time: its copy does not expire.
         """
+        self.attempt.phase = Phase.PASSING
         generation = self.header.generation + 1
-        copy = replace(
-            self.header, generation=generation, delay=delay, nonce="", content_type=""
-        )
+        copy = replace(self.header, generation=generation, delay=round(delay, 3), nonce="")
         try:
-            _send_again(self.task, copy, content_type=self.header.content_type)
+            _send_again(self.task, copy, expires=not began)
         except Exception as error:  # whatever the broker's client raises
             logger.exception("%s could not be put off, it goes back to the queue", self.task)
             time.sleep(_PAUSE)  # a requeued message comes back at once, again and again
@@ -255,7 +271,7 @@ class _Delivery:
         raise Ignore
 
 
-def _send_again(task: Any, header: headers.Header, *, content_type: str) -> None:
+def _send_again(task: Any, header: headers.Header, *, expires: bool) -> None:
     """
     Publish the running request's message as it came: same task, arguments, retries.
 
@@ -265,10 +281,37 @@ def _send_again(task: Any, header: headers.Header, *, content_type: str) -> None
     same = task.signature_from_request(request, countdown=header.delay, retries=request.retries)
     options = {**same.options, "add_to_parent": False, "countdown": header.delay}
     options["headers"] = {**clean(options.get("headers")), headers.NAME: header.dump()}
-    serializer = registry.type_to_name.get(content_type)
+    options["ignore_result"] = _ignores_result(task, request)
+    serializer = registry.type_to_name.get(header.content_type)
     if serializer:
         options["serializer"] = serializer
-    Task.apply_async(task, same.args, same.kwargs, **options)
+    if not expires:
+        options["expires"] = None
+    with _confirming(task.app) as connection:
+        Task.apply_async(task, same.args, same.kwargs, connection=connection, **options)
+
+
+@contextmanager
+def _confirming(app: Any) -> Iterator[Any]:
+    """
+    Give a connection on which the broker confirms what it takes; None where all do.
+
+    A connection to RabbitMQ that died in silence takes a message and loses it, and
+    the delivery that it is a copy of is acknowledged over another one.
+    """
+    if app.connection_for_write().transport.driver_type != "amqp":
+        yield None
+        return
+    own = app.conf.broker_transport_options or {}
+    confirming = {**own, "confirm_publish": True}
+    with app.connection_for_write(transport_options=confirming) as connection:
+        yield connection
+
+
+def _ignores_result(task: Any, request: Any) -> bool:
+    """Whether the call's result is wanted by nobody; the call's word goes first."""
+    own = request.__dict__.get("ignore_result")
+    return bool(task.ignore_result if own is None else own)
 
 
 def clean(given: Any) -> dict[str, Any]:

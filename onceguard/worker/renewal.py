@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,22 @@ class Renewals:
     Args:
         store: A store that no other thread uses.
         running: Names the deliveries that run now.
+        ended: Told of each that has no lease any more, because it is over or lost it.
+
+    Attributes:
+        lost: Events of lost leases, to be sent by whoever drives this.
     """
 
-    def __init__(self, store: Store, running: Callable[[], Iterable[Running]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        running: Callable[[], Iterable[Running]],
+        ended: Callable[[Running], object],
+    ) -> None:
         self._store = store
         self._running = running
+        self._ended = ended
+        self.lost: deque[Event] = deque()
         self._seen: dict[str, _Seen] = {}
 
     def step(self, now: float) -> None:
@@ -131,6 +143,9 @@ class Renewals:
             emit(_event(each, Outcome.RENEWED))
         elif answer is Renewed.LOST:
             self._lose(each, seen, f"now held by: {record}" if record else "its lease ended")
+            self._ended(each)
+        elif answer is Renewed.ENDED:
+            self._ended(each)
 
     def _untrusted(self, running: Iterable[Running], now: float, reason: str) -> None:
         for each in running:
@@ -138,11 +153,11 @@ class Renewals:
             if now - seen.since > each.once.lease_ttl:
                 self._lose(each, seen, reason)
 
-    @staticmethod
-    def _lose(each: Running, seen: _Seen, why: str) -> None:
+    def _lose(self, each: Running, seen: _Seen, why: str) -> None:
         if not seen.lost:
             seen.lost = True
-            emit(_event(each, Outcome.LEASE_LOST, f"another run may begin: {why}"))
+            why = f"another run may begin: {why}"
+            self.lost.append(_event(each, Outcome.LEASE_LOST, why))
 
 
 def _event(each: Running, outcome: Outcome, detail: str = "") -> Event:
@@ -213,7 +228,7 @@ class Keeper:
             self._wake.set()
 
     def _start(self) -> None:
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(
                 target=self._drive, name="onceguard-renewal", daemon=True
             )
@@ -233,6 +248,16 @@ class Keeper:
             except Exception:  # a fault here must not end all renewal
                 self._retry_soon()
                 logger.exception("renewal failed, it goes on")
+            if self._renewals.lost:
+                threading.Thread(
+                    target=self._report, name="onceguard-report", daemon=True
+                ).start()
+
+    def _report(self) -> None:
+        """Send what was lost from a thread of its own: receivers are the user's code."""
+        with suppress(IndexError):
+            while True:
+                emit(self._renewals.lost.popleft())
 
     def _act(self) -> None:
         now = time.monotonic()

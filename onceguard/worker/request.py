@@ -40,6 +40,7 @@ logger = logging.getLogger("onceguard")
 _KILLED_WITHIN = 2.0
 _COPIES = 10
 
+_lingering: dict[str, Running] = {}
 _keepers: WeakKeyDictionary[Any, Keeper] = WeakKeyDictionary()
 
 
@@ -163,7 +164,33 @@ class GuardedRequest(Request):  # type: ignore[misc]
                 exc_info, send_failed_event=send_failed_event, return_ok=return_ok
             )
         finally:
-            self._once_settle(requeue=False)  # where it was acknowledged early
+            self._once_settle(requeue=not self.acknowledged)
+            self._once_over()
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """As Celery's; at a hard limit the process has yet to be killed."""
+        if not soft and self._once_process == "alive":
+            self._once_process = "dying"
+        super().on_timeout(soft, timeout)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """As Celery's; the lease is renewed until the process is gone."""
+        super().terminate(pool, signal=signal)
+        self._once_lingers()
+
+    def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
+        """As Celery's; the lease is renewed until the process is gone."""
+        super().cancel(pool, signal=signal, **options)
+        self._once_lingers()
+
+    def _once_lingers(self) -> None:
+        """Celery counts the request as ended here; its process may clean up for long."""
+        if self.time_start and self.once is not None:
+            _lingering[self.once.nonce] = self.once
+
+    def _once_over(self) -> None:
+        if self.once is not None:
+            _lingering.pop(self.once.nonce, None)
 
     def acknowledge(self) -> None:
         """As Celery's; before it, what a dead process held is freed: the message is over."""
@@ -171,6 +198,8 @@ class GuardedRequest(Request):  # type: ignore[misc]
             self._once_settle(requeue=False)
             if self._once_revoking:
                 self._once_drop()
+        else:
+            self._once_over()
         super().acknowledge()
         if self.once is not None and self._unaskable():
             keeper_of(self._app).forget(self.once.message)
@@ -316,7 +345,9 @@ def keeper_of(app: Any) -> Keeper:
         visible = None
         if guard.settings.keep_visible and guard.redis_broker:
             visible = VisibilityKeeper(_channels, guard.settings.socket_timeout)
-        keeper = _keepers.setdefault(app, Keeper(Renewals(store, _running), store, visible))
+        keeper = _keepers.setdefault(
+            app, Keeper(Renewals(store, _running, _ended), store, visible)
+        )
     return keeper
 
 
@@ -329,7 +360,12 @@ def _held(requests: Any) -> list[GuardedRequest]:
 
 
 def _running() -> Iterator[Running]:
-    return (each.once for each in _held(state.active_requests) if each.once is not None)
+    active = {each.once.nonce: each.once for each in _held(state.active_requests) if each.once}
+    return iter({**_lingering, **active}.values())
+
+
+def _ended(running: Running) -> None:
+    _lingering.pop(running.nonce, None)
 
 
 def _channels() -> Iterator[Any]:

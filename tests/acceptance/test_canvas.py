@@ -8,6 +8,8 @@ from celery import chain, chord, group
 
 from tests.harness.site import Site, redis_site
 
+pytestmark = pytest.mark.oldest
+
 WAIT = 40
 
 

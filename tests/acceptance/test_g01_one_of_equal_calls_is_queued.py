@@ -11,6 +11,8 @@ from tests.harness.redis_server import RedisServer
 from tests.harness.site import Site, redis_site
 from tests.harness.waiting import eventually, stays
 
+pytestmark = pytest.mark.oldest
+
 CROWD = 20
 
 

@@ -11,6 +11,8 @@ from tests.harness.ledger import Run
 from tests.harness.site import LEASE, Site, redis_site
 from tests.harness.waiting import eventually, stays
 
+pytestmark = pytest.mark.oldest
+
 CALLS = 10
 
 

@@ -10,6 +10,8 @@ from tests.harness.site import LEASE, SLACK, Site, rabbit_site, redis_site
 from tests.harness.waiting import eventually, stays
 from tests.harness.worker import Worker
 
+pytestmark = pytest.mark.oldest
+
 SHORT = 2.0
 """Visibility timeout in seconds: shorter than what the tasks here take."""
 

@@ -12,6 +12,8 @@ from tests.harness.site import LEASE, SLACK, Site, redis_site
 from tests.harness.waiting import eventually, stays
 from tests.harness.worker import Worker
 
+pytestmark = pytest.mark.oldest
+
 LONG_LEASE = 40
 """Seconds: who waited for the lease to end instead of freeing it would be seen."""
 

@@ -7,6 +7,8 @@ from celery import chord, group
 
 from tests.harness.site import Site, rabbit_site, redis_site
 
+pytestmark = pytest.mark.oldest
+
 LIMIT = 3
 
 

@@ -8,6 +8,8 @@ from tests.conftest import missing
 from tests.harness.site import LEASE, Site, redis_site
 from tests.harness.waiting import eventually, stays
 
+pytestmark = pytest.mark.oldest
+
 POOLS = ["prefork", "threads", "solo", "gevent", "eventlet"]
 
 

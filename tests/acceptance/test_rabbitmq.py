@@ -7,6 +7,8 @@ import pytest
 from tests.harness.site import LEASE, Site, rabbit_site
 from tests.harness.waiting import eventually, stays
 
+pytestmark = pytest.mark.oldest
+
 
 @pytest.fixture(params=["classic", "quorum"])
 def rabbit(

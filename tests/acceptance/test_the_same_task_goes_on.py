@@ -7,6 +7,8 @@ import pytest
 
 from tests.harness.site import Site, redis_site
 
+pytestmark = pytest.mark.oldest
+
 
 @pytest.fixture(scope="module")
 def retrying(redis_binary: str) -> Iterator[Site]:

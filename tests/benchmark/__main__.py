@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
+_QUIET = ("--concurrency=2", "--loglevel=ERROR", "--without-mingle", "--without-gossip")
 BROKER, STORE = "BENCH_BROKER", "BENCH_STORE"
 
 
@@ -78,8 +79,8 @@ def publishing(broker: RedisServer, store: RedisServer, rounds: int) -> None:
         rounds,
         {
             "set": lambda n: client.set(f"lock:{n}", token, nx=True, px=60_000),
-            "plain": lambda n: plain.delay(n),
-            "guarded": lambda n: guarded.delay(n),
+            "plain": plain.delay,
+            "guarded": guarded.delay,
             "refused": refused,
         },
     )
@@ -99,8 +100,7 @@ def throughput(store: RedisServer, tasks: int, turns: int) -> None:
     """Compare how fast a prefork worker runs empty tasks, plain and guarded in turns."""
     app, plain, guarded = make_app()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "tests.benchmark.worker", "worker"]
-        + ["--concurrency=2", "--loglevel=ERROR", "--without-mingle", "--without-gossip"],
+        [sys.executable, "-m", "celery", "-A", "tests.benchmark.worker", "worker", *_QUIET],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
