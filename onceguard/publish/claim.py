@@ -116,6 +116,10 @@ def publish(
     if running is not None and options.get("task_id") == running.task_id:
         call = _next_call(task, send, args, kwargs, options, once, attempt)
         return _publish_next(call, attempt)
+    before = headers.load((options.get("headers") or {}).get(headers.NAME))
+    if before is not None and options.get("retries"):
+        options["headers"][headers.NAME] = _retry_header(before, options["retries"]).dump()
+        return send(args, kwargs, **options)
     if options.get("serializer", task.serializer) != "pickle":
         args, kwargs = _dumped(task, args, kwargs)
     call = _call(task, send, args, kwargs, options, once, message_id=new_message_id())
@@ -124,6 +128,16 @@ def publish(
     if once.scope is Scope.WHILE_EXECUTING:
         return call.publish()
     return _publish_claimed(guard, call)
+
+
+def _retry_header(before: headers.Header, retries: int) -> headers.Header:
+    """Identify the retry that Celery's worker publishes for a run whose process died."""
+    return headers.Header(
+        message_id=retry_message_id(before.message_id, retries),
+        key=before.key,
+        parent_id=before.message_id,
+        overrides=before.overrides,
+    )
 
 
 def _dumped(task: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:

@@ -6,14 +6,11 @@ import logging
 import os
 import random
 import time
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from celery import Task
 from celery.exceptions import Ignore, Reject
 from celery.states import STARTED
-from kombu.serialization import registry
 
 from onceguard.observe.events import emit
 from onceguard.rules import header as headers
@@ -24,9 +21,10 @@ from onceguard.rules.outcomes import Outcome
 from onceguard.store.bound import guard_of, where
 from onceguard.store.contract import Answer, Message
 from onceguard.worker.attempt import Attempt, Phase, Unguarded
+from onceguard.worker.copies import ignores_result, send_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from onceguard.rules.options import Once
     from onceguard.store.bound import Guard
@@ -177,7 +175,7 @@ class _Delivery:
     def _track_started(self) -> None:
         """Store STARTED, for ``track_started``: not before the run is known to begin."""
         task, request = self.task, self.task.request
-        if task.once_track_started and not _ignores_result(task, request):
+        if task.once_track_started and not ignores_result(task, request):
             place = {"pid": os.getpid(), "hostname": request.hostname}
             task.backend.store_result(request.id, place, STARTED, request=request)
 
@@ -255,7 +253,7 @@ class _Delivery:
         generation = self.header.generation + 1
         copy = replace(self.header, generation=generation, delay=round(delay, 3), nonce="")
         try:
-            _send_again(self.task, copy, expires=not began)
+            send_again(self.task, copy, expires=not began)
         except Exception as error:  # whatever the broker's client raises
             logger.exception("%s could not be put off, it goes back to the queue", self.task)
             time.sleep(_PAUSE)  # a requeued message comes back at once, again and again
@@ -269,51 +267,3 @@ class _Delivery:
         except StoreUnavailable as error:
             logger.debug("%s: generation %d unrecorded: %s", copy, copy.generation, error)
         raise Ignore
-
-
-def _send_again(task: Any, header: headers.Header, *, expires: bool) -> None:
-    """
-    Publish the running request's message as it came: same task, arguments, retries.
-
-    Goes past the task's own ``apply_async``: this is no new call.
-    """
-    request = task.request
-    same = task.signature_from_request(request, countdown=header.delay, retries=request.retries)
-    options = {**same.options, "add_to_parent": False, "countdown": header.delay}
-    options["headers"] = {**clean(options.get("headers")), headers.NAME: header.dump()}
-    options["ignore_result"] = _ignores_result(task, request)
-    serializer = registry.type_to_name.get(header.content_type)
-    if serializer:
-        options["serializer"] = serializer
-    if not expires:
-        options["expires"] = None
-    with _confirming(task.app) as connection:
-        Task.apply_async(task, same.args, same.kwargs, connection=connection, **options)
-
-
-@contextmanager
-def _confirming(app: Any) -> Iterator[Any]:
-    """
-    Give a connection on which the broker confirms what it takes; None where all do.
-
-    A connection to RabbitMQ that died in silence takes a message and loses it, and
-    the delivery that it is a copy of is acknowledged over another one.
-    """
-    if app.connection_for_write().transport.driver_type != "amqp":
-        yield None
-        return
-    own = app.conf.broker_transport_options or {}
-    confirming = {**own, "confirm_publish": True}
-    with app.connection_for_write(transport_options=confirming) as connection:
-        yield connection
-
-
-def _ignores_result(task: Any, request: Any) -> bool:
-    """Whether the call's result is wanted by nobody; the call's word goes first."""
-    own = request.__dict__.get("ignore_result")
-    return bool(task.ignore_result if own is None else own)
-
-
-def clean(given: Any) -> dict[str, Any]:
-    """Return custom headers without what a delivery added to them."""
-    return {name: value for name, value in (given or {}).items() if name != headers.NAME}

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.exceptions import Ignore
-from celery.worker import state
 from celery.worker.request import Request
 
 from onceguard.observe.events import Event, emit
@@ -25,11 +22,11 @@ from onceguard.rules.outcomes import Outcome
 from onceguard.store.bound import guard_of, where
 from onceguard.store.contract import Message
 from onceguard.worker.attempt import claim_life_after
-from onceguard.worker.renewal import Keeper, Renewals, Running
-from onceguard.worker.visibility import VisibilityKeeper
+from onceguard.worker.renewal import Running
+from onceguard.worker.running import keeper_of, lingering, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from onceguard.store.bound import Guard
     from onceguard.store.contract import Store
@@ -38,10 +35,6 @@ logger = logging.getLogger("onceguard")
 
 # A child gets SIGTERM at its hard time limit and SIGKILL a tenth of a second later.
 _KILLED_WITHIN = 2.0
-_COPIES = 10
-
-_lingering: dict[str, Running] = {}
-_keepers: WeakKeyDictionary[Any, Keeper] = WeakKeyDictionary()
 
 
 class GuardedRequest(Request):  # type: ignore[misc]
@@ -103,7 +96,7 @@ class GuardedRequest(Request):  # type: ignore[misc]
             completed_for=once.completed_for or guard.completed_for,
             task_name=task.name,
         )
-        keeper_of(self._app).watch(_shortest(guard, once.lease_ttl))
+        watch(self._app, once.lease_ttl)
 
     def _headerless(self, task: Any, once: Any) -> headers.Header:
         retries = self._request_dict.get("retries") or 0
@@ -186,11 +179,11 @@ class GuardedRequest(Request):  # type: ignore[misc]
     def _once_lingers(self) -> None:
         """Celery counts the request as ended here; its process may clean up for long."""
         if self.time_start and self.once is not None:
-            _lingering[self.once.nonce] = self.once
+            lingering[self.once.nonce] = self.once
 
     def _once_over(self) -> None:
         if self.once is not None:
-            _lingering.pop(self.once.nonce, None)
+            lingering.pop(self.once.nonce, None)
 
     def acknowledge(self) -> None:
         """As Celery's; before it, what a dead process held is freed: the message is over."""
@@ -328,48 +321,3 @@ def _survivable(error: BaseException) -> Any:
         raise TaskOutOfMemory(str(error)) from error  # noqa: TRY301 - the traceback is wanted
     except TaskOutOfMemory:
         return ExceptionInfo()
-
-
-def _shortest(guard: Guard, lease_ttl: float) -> float:
-    if guard.settings.keep_visible and guard.visibility_timeout:
-        return min(lease_ttl, guard.visibility_timeout)
-    return lease_ttl
-
-
-def keeper_of(app: Any) -> Keeper:
-    """Return the renewal thread of an app's worker; the same one each time."""
-    keeper = _keepers.get(app)
-    if keeper is None:
-        guard = guard_of(app)
-        store = guard.new_store()
-        visible = None
-        if guard.settings.keep_visible and guard.redis_broker:
-            visible = VisibilityKeeper(_channels, guard.settings.socket_timeout)
-        keeper = _keepers.setdefault(
-            app, Keeper(Renewals(store, _running, _ended), store, visible)
-        )
-    return keeper
-
-
-def _held(requests: Any) -> list[GuardedRequest]:
-    """Copy one of Celery's sets of requests, which the main thread changes meanwhile."""
-    for _ in range(_COPIES):
-        with suppress(RuntimeError):  # changed while it was copied
-            return [each for each in list(requests) if isinstance(each, GuardedRequest)]
-    return []
-
-
-def _running() -> Iterator[Running]:
-    active = {each.once.nonce: each.once for each in _held(state.active_requests) if each.once}
-    return iter({**_lingering, **active}.values())
-
-
-def _ended(running: Running) -> None:
-    _lingering.pop(running.nonce, None)
-
-
-def _channels() -> Iterator[Any]:
-    for each in _held(list(state.requests.values())):
-        channel = getattr(each.message, "channel", None)
-        if channel is not None:
-            yield channel
