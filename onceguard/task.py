@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from celery import Task, signals
 from celery._state import _task_stack
+from celery.exceptions import Reject
 from celery.states import FAILURE
 
 from onceguard.publish.claim import publish
@@ -224,7 +225,7 @@ def _begin(task: Any = None, **_: Any) -> None:
         task.request.once = arrive(task)
 
 
-def _end(task: Any = None, state: str | None = None, **_: Any) -> None:
+def _end(task: Any = None, state: str | None = None, retval: Any = None, **_: Any) -> None:
     """
     Free what a run holds: the last thing before its message is acknowledged.
 
@@ -235,4 +236,5 @@ def _end(task: Any = None, state: str | None = None, **_: Any) -> None:
         state = FAILURE
     attempt = getattr(task.request, "once", None) if isinstance(task, QueueOnce) else None
     if isinstance(attempt, Attempt):
-        attempt.end(state)
+        requeued = isinstance(retval, Reject) and bool(retval.requeue)
+        attempt.end(state, requeued=requeued)

@@ -93,7 +93,6 @@ class Attempt:
         self.attempt = 0
         self.fencing_token: int | None = None
         self.successor: Successor | None = None
-        self.requeued = False
         self.begun = False
         self.entered = False
         self.phase = Phase.UNASKED
@@ -156,17 +155,18 @@ class Attempt:
             seen=seen,
         )
 
-    def end(self, state: str | None) -> None:
+    def end(self, state: str | None, *, requeued: bool) -> None:
         """
         Free what the attempt holds, after its result is stored and before the ack.
 
         Args:
             state: Celery's state of the result. None means that the process is
                 about to end without one: the message will be delivered again.
+            requeued: Whether the task gave the message back to the queue.
         """
         if self.phase is Phase.PASSING:
             return
-        again = state is None or self.requeued
+        again = state is None or requeued
         try:
             if again and self.phase is Phase.HOLDING:
                 self._abandon()

@@ -166,11 +166,7 @@ class _Delivery:
     def _body(self, args: Any, kwargs: Any) -> Any:
         emit(self.attempt.event(Outcome.ACQUIRED))
         self._track_started()
-        try:
-            return self.body(*args, **kwargs)
-        except Reject as rejection:
-            self.attempt.requeued = bool(rejection.requeue)
-            raise
+        return self.body(*args, **kwargs)
 
     def _track_started(self) -> None:
         """Store STARTED, for ``track_started``: not before the run is known to begin."""

@@ -8,17 +8,20 @@ Workers get their settings as JSON in `HARNESS_SETTINGS`:
     tasks    {task name: {"once": {...}, other task attributes}}
     guarded  False: plain Celery tasks, to see what the tests say without the library
     ledger   path of the ledger
+
+`HARNESS_SLOW_RECEIVER` is how many seconds a receiver of once_lease_lost takes.
 """
 
 import json
 import os
+import time
 from typing import Any
 
 from celery import Celery, Task
 from celery.signals import worker_ready
 from kombu.entity import Exchange, Queue
 
-from tests.harness.bodies import BODIES
+from tests.harness.bodies import BODIES, HANDLED
 from tests.harness.ledger import Ledger
 
 Settings = dict[str, Any]
@@ -57,10 +60,11 @@ def declare(app: Celery, settings: Settings) -> None:
     None is shared: Celery would hand it on to every later app of this process.
     """
     overrides = settings["tasks"]
-    for name, body in BODIES.items():
-        given = dict(overrides.get(name, {}))
+    for name, (body, attributes) in ({k: (v, {}) for k, v in BODIES.items()} | HANDLED).items():
+        given = attributes | overrides.get(name, {})
+        mixin = given.pop("mixin", None)
         once = {"keys": ["name"], **settings["once"], **given.pop("once", {})}
-        extra = {"base": guard(), "once": once} if settings["guarded"] else UNGUARDED
+        extra = {"base": guard(mixin), "once": once} if settings["guarded"] else UNGUARDED
         app.task(body, name=name, bind=True, shared=False, **extra, **given)
     for name, body in PLAIN.items():
         app.task(BODIES[body], name=name, bind=True, shared=False, base=Task)
@@ -70,11 +74,11 @@ UNGUARDED: Settings = {"base": Task, "acks_late": True, "reject_on_worker_lost":
 """What a careful user sets without the library."""
 
 
-def guard() -> Any:
+def guard(mixin: Any = None) -> Any:
     """Import the library only where it is used: the harness proves itself without."""
     from onceguard import QueueOnce  # noqa: PLC0415
 
-    return QueueOnce
+    return type("Both", (mixin, QueueOnce), {}) if mixin else QueueOnce
 
 
 def announce(sender: Any, **_: Any) -> None:
@@ -93,9 +97,21 @@ def listen(ledger: str) -> None:
         getattr(signals, name).connect(note, weak=False)
 
 
+def dawdle(seconds: float) -> None:
+    """Connect a receiver of once_lease_lost that takes so long, as one that mails does."""
+    from onceguard import signals  # noqa: PLC0415  as in `guard`
+
+    def sleep(**_: Any) -> None:
+        time.sleep(seconds)
+
+    signals.once_lease_lost.connect(sleep, weak=False)
+
+
 if "HARNESS_SETTINGS" in os.environ:
     settings = json.loads(os.environ["HARNESS_SETTINGS"])
     worker_ready.connect(announce, weak=False)
     if settings["guarded"]:
         listen(settings["ledger"])
+        if "HARNESS_SLOW_RECEIVER" in os.environ:
+            dawdle(float(os.environ["HARNESS_SLOW_RECEIVER"]))
     app = make_app(settings)

@@ -9,12 +9,14 @@ import contextlib
 import ctypes
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from celery.exceptions import Ignore, Reject
+from celery import Task
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 
 from tests.harness.ledger import Ledger
 
@@ -164,10 +166,87 @@ def collect(self: Any, results: Any, name: str) -> Any:
         return results
 
 
+def retry_slowly(self: Any, name: str) -> str:
+    """Publish a retry that finds its parent still at work; succeed in the second run."""
+    with witness(self).run(self, name):
+        if self.request.retries == 0:
+            try:
+                self.retry(countdown=0)
+            except Retry:
+                pause(1.0)
+                raise
+    return name
+
+
+def clean_up(self: Any, name: str, seconds: float) -> str:
+    """Take so many seconds to clean up when told to stop."""
+    with witness(self).run(self, name):
+        try:
+            wait_at_gate(self, name)
+        except SoftTimeLimitExceeded:
+            witness(self).note("told", name, task_id=self.request.id)
+            pause(seconds)
+            raise
+    return name
+
+
+def leave(*_: Any) -> NoReturn:
+    """Handle SIGTERM as programs with a handler of their own do."""
+    sys.exit(0)
+
+
+def leave_when_terminated(self: Any, name: str) -> str:
+    """Run until the gate opens, and exit when terminated before."""
+    signal.signal(signal.SIGTERM, leave)
+    with witness(self).run(self, name):
+        wait_at_gate(self, name)
+    return name
+
+
 BODIES: dict[str, Any] = {
     body.__name__: body
     for body in (
         work, held, nap_native, checked, fail, retry_once, replaced, ignore, reject,
         reject_first, exit_hard, kill_itself, system_exit, memory_error, collect,
+        retry_slowly, clean_up, leave_when_terminated,
     )
 }  # fmt: skip
+
+
+def break_down(*_: Any) -> NoReturn:
+    """Be a handler with a fault of its own."""
+    message = "the handler failed as told"
+    raise LookupError(message)
+
+
+def retry_once_before_start(self: Any, *_: Any) -> None:
+    """Put the first run off before its body begins, as a check of its surroundings does."""
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+
+
+def reject_first_before_start(self: Any, _task_id: str, args: Any, _kwargs: Any) -> None:
+    """Hand the message back the first time, as a check of its surroundings does."""
+    if not witness(self).lines("handed-back", args[0]):
+        witness(self).note("handed-back", args[0], task_id=self.request.id)
+        raise Reject("as told", requeue=True)
+
+
+class WithContext(Task):  # type: ignore[misc,unused-ignore]
+    """Enter a context around the body: the base class that Flask documents."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call `self.run`, and nobody's `__call__`."""
+        with contextlib.nullcontext():
+            return self.run(*args, **kwargs)
+
+
+HANDLED: dict[str, tuple[Any, dict[str, Any]]] = {
+    "fail_with_broken_on_failure": (fail, {"on_failure": break_down}),
+    "retry_with_broken_on_retry": (retry_once, {"on_retry": break_down}),
+    "work_with_broken_before_start": (work, {"before_start": break_down}),
+    "work_after_retry_before_start": (work, {"before_start": retry_once_before_start}),
+    "work_after_reject_before_start": (work, {"before_start": reject_first_before_start}),
+    "held_in_context": (held, {"mixin": WithContext}),
+}
+"""Tasks whose class has more than a body: {task name: (body, attributes of its class)}."""

@@ -22,7 +22,8 @@
 local owner = 'lease ' .. ARGV[1] .. ' ' .. ARGV[2] .. ' '
 local own_claim = 'claim ' .. ARGV[1] .. ' '
 local note = redis.call('GET', KEYS[3]) or 'open 0 0 -'
-if ARGV[9] == '1' and not string.match(note, '^%S+ 0 ') then
+local starts, nonce = string.match(note, '^%S+ (%d+) %d+ (%S+)')
+if ARGV[9] == '1' and starts ~= '0' and nonce ~= ARGV[2] then
   return 0 -- another delivery of it was started meanwhile: that one settles it
 end
 redis.call('DEL', KEYS[3])
