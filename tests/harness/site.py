@@ -151,6 +151,7 @@ class Site:
             if app is not None:
                 # Results unsubscribe when collected, and retry for 20 s without a server.
                 app.backend.result_consumer.subscribed_to.clear()
+                app.backend.result_consumer._pubsub = None  # Celery 5.4 asks it all the same
                 app.close()
         with contextlib.suppress(Exception):
             self.broker.close()
