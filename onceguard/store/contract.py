@@ -143,7 +143,7 @@ class Store(Protocol):
         completed_for: float,
     ) -> Started:
         """
-        Ask to run a delivered message; in DESIGN's order of answers.
+        Ask to run a delivered message; in the order of docs/explanation/protocol.md.
 
         Only a live lease is in the way, never another message's claim. An
         acquired start records the parent of a retry as completed.
