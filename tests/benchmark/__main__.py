@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import redis
 from celery import Celery
 
 from onceguard import AlreadyQueued, QueueOnce
@@ -64,7 +65,7 @@ def medians(rounds: int, acts: dict[str, Callable[[int], object]]) -> dict[str, 
 def publishing(broker: RedisServer, store: RedisServer, rounds: int) -> None:
     """Compare a publish and a refused duplicate with one SET NX PX."""
     _, plain, guarded = make_app()
-    client, token = store.client(), str(uuid.uuid4())
+    client, token = redis.Redis.from_url(store.url), str(uuid.uuid4())  # as the store connects
     guarded.delay(-1)
     plain.delay(-1)
 
