@@ -15,18 +15,18 @@ from celery.states import STARTED
 from onceguard.observe.events import emit
 from onceguard.rules import header as headers
 from onceguard.rules.errors import StoreUnavailable, TooManyDeliveries
-from onceguard.rules.messages import headerless_message_id, new_message_id
-from onceguard.rules.options import OnRunConflict, OnStoreUnavailable, Scope
+from onceguard.rules.messages import new_message_id
+from onceguard.rules.options import OnRunConflict, OnStoreUnavailable
 from onceguard.rules.outcomes import Outcome
-from onceguard.store.bound import guard_of, where
-from onceguard.store.contract import Answer, Message
+from onceguard.store.bound import guard_of
+from onceguard.store.contract import Answer
 from onceguard.worker.attempt import Attempt, Phase, Unguarded
 from onceguard.worker.copies import ignores_result, send_again
+from onceguard.worker.identity import headerless, message_of, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from onceguard.rules.options import Once
     from onceguard.store.bound import Guard
     from onceguard.store.contract import Started
 
@@ -51,9 +51,25 @@ def arrive(task: Any) -> Attempt | Unguarded:
     guard = guard_of(task.app)
     if not guard.settings.enabled or headers.switched_off(wire):
         return Unguarded()
-    header = headers.load(wire) or headerless(task, request)
-    once = task.once_with(header.overrides) if header.overrides else task.once_options
-    return Unguarded() if once is None else _attempt(task, guard, header, once)
+    header = headers.load(wire)
+    once = options_of(task, header)
+    if once is None:
+        return Unguarded()
+    retries, nesting = request.retries or 0, request.replaced_task_nesting or 0
+    if header is None:
+        header = headerless(
+            task, once, request.id, retries, nesting, request.args, request.kwargs
+        )
+    return Attempt(
+        message=message_of(header, request.id, once),
+        header=header if header.nonce else replace(header, nonce=new_message_id()),
+        once=once,
+        store=guard.store,
+        completed_for=once.completed_for or guard.completed_for,
+        task_name=task.name,
+        retries=retries,
+        nesting=nesting,
+    )
 
 
 def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any, *, entered: bool) -> Any:
@@ -84,37 +100,6 @@ def run(task: Any, body: Callable[..., Any], args: Any, kwargs: Any, *, entered:
     if isinstance(attempt, Unguarded):
         return body(*args, **kwargs)
     return _Delivery(task, guard_of(task.app), attempt, body).run(args, kwargs)
-
-
-def headerless(task: Any, request: Any) -> headers.Header:
-    """Identify a message that was published without our header, by name alone."""
-    once = task.once_options
-    return headers.Header(
-        message_id=headerless_message_id(
-            request.id, request.retries or 0, request.replaced_task_nesting or 0
-        ),
-        key=task.once_key(request.args, request.kwargs, once) if once is not None else "",
-    )
-
-
-def _attempt(task: Any, guard: Guard, header: headers.Header, once: Once) -> Attempt:
-    request = task.request
-    return Attempt(
-        message=Message(
-            key=header.key,
-            message_id=header.message_id,
-            task_id=request.id,
-            own_lease=once.scope is Scope.UNTIL_EXECUTING,
-            where=where(),
-        ),
-        header=header if header.nonce else replace(header, nonce=new_message_id()),
-        once=once,
-        store=guard.store,
-        completed_for=once.completed_for or guard.completed_for,
-        task_name=task.name,
-        retries=request.retries or 0,
-        nesting=request.replaced_task_nesting or 0,
-    )
 
 
 class _Delivery:

@@ -16,12 +16,11 @@ from celery.worker.request import Request
 from onceguard.observe.events import Event, emit
 from onceguard.rules import header as headers
 from onceguard.rules.errors import StoreUnavailable
-from onceguard.rules.messages import headerless_message_id, new_message_id
-from onceguard.rules.options import Scope
+from onceguard.rules.messages import new_message_id
 from onceguard.rules.outcomes import Outcome
-from onceguard.store.bound import guard_of, where
-from onceguard.store.contract import Message
+from onceguard.store.bound import guard_of
 from onceguard.worker.attempt import claim_life_after
+from onceguard.worker.identity import headerless, message_of, options_of
 from onceguard.worker.renewal import Running
 from onceguard.worker.running import keeper_of, lingering, watch
 
@@ -67,13 +66,13 @@ class GuardedRequest(Request):  # type: ignore[misc]
         if not guard.settings.enabled or headers.switched_off(wire):
             return
         header = headers.load(wire)
-        once = task.once_options
-        if header is not None and header.overrides:
-            once = task.once_with(header.overrides)
+        once = options_of(task, header)
         if once is None:
             return
         if header is None:
-            header = self._headerless(task, once)
+            retries = self._request_dict.get("retries") or 0
+            nesting = self._request_dict.get("replaced_task_nesting") or 0
+            header = headerless(task, once, self.id, retries, nesting, self._args, self._kwargs)
         nonce = new_message_id()
         self._request_dict[headers.NAME] = replace(
             header, nonce=nonce, content_type=self._content_type or ""
@@ -84,27 +83,13 @@ class GuardedRequest(Request):  # type: ignore[misc]
             header.generation or header.parent_id or self._delivery_info["redelivered"]
         )
         self.once = Running(
-            message=Message(
-                key=header.key,
-                message_id=header.message_id,
-                task_id=self.id,
-                own_lease=once.scope is Scope.UNTIL_EXECUTING,
-                where=where(),
-            ),
+            message=message_of(header, self.id, once),
             nonce=nonce,
             once=once,
             completed_for=once.completed_for or guard.completed_for,
             task_name=task.name,
         )
         watch(self._app, once.lease_ttl)
-
-    def _headerless(self, task: Any, once: Any) -> headers.Header:
-        retries = self._request_dict.get("retries") or 0
-        nesting = self._request_dict.get("replaced_task_nesting") or 0
-        return headers.Header(
-            message_id=headerless_message_id(self.id, retries, nesting),
-            key=task.once_key(self._args, self._kwargs, once),
-        )
 
     def _bound_eta(self, delay: float) -> None:
         """Wait no longer than a copy was put off: another host's clock made its ETA."""

@@ -45,7 +45,7 @@ end
 redis.call('SET', KEYS[3], 'done' .. string.match(note, '^%S+(.*)$'), 'PX', ARGV[3])
 
 -- A retry that has started, or is over, ends no claim any more: none is made.
-local next_note = redis.call('GET', KEYS[5])
+local next_note = ARGV[6] ~= '' and redis.call('GET', KEYS[5])
 if ARGV[6] ~= '' and not claim
     and (not next_note or string.sub(next_note, 1, 7) == 'open 0 ') then
   local time = redis.call('TIME')
