@@ -7,7 +7,7 @@ DEMO = .venv-demo
 OLDEST = .venv-oldest
 OLDEST_CELERY = celery==5.4.0 kombu==5.4.2 billiard==4.2.1
 WORKERS ?= auto
-PYTEST = -m pytest -n $(WORKERS)
+PYTEST = -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help demo test test-oldest lint format bench clean
 

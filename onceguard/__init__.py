@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onceguard.install import setup
 from onceguard.observe import signals
 from onceguard.publish.claim import DuplicateResult, current
 from onceguard.rules.errors import (
@@ -12,6 +13,7 @@ from onceguard.rules.errors import (
     LeaseLost,
     OnceError,
     StoreUnavailable,
+    Superseded,
     TooManyDeliveries,
 )
 from onceguard.rules.options import Once
@@ -28,7 +30,9 @@ __all__ = [
     "OnceError",
     "QueueOnce",
     "StoreUnavailable",
+    "Superseded",
     "TooManyDeliveries",
     "current",
+    "setup",
     "signals",
 ]

@@ -19,6 +19,10 @@ _LEVELS = {
     Outcome.DUPLICATE_DELIVERY: logging.INFO,
     Outcome.ALREADY_COMPLETED: logging.INFO,
     Outcome.OVERLAP_SKIPPED: logging.INFO,
+    Outcome.BUFFERED: logging.INFO,
+    Outcome.BUFFER_DROPPED: logging.INFO,
+    Outcome.REPLACED: logging.INFO,
+    Outcome.MISSED: logging.WARNING,
     Outcome.RESCHEDULED: logging.INFO,
     Outcome.REJECTED: logging.ERROR,
     Outcome.LEASE_LOST: logging.ERROR,
@@ -39,6 +43,7 @@ class Event:
         task_id: Celery's id of the call that the decision is about.
         holder: Who has the key, where anybody is in the way.
         detail: The rest of the sentence, for people.
+        entry: Name of the beat entry, if the decision is about a tick.
     """
 
     outcome: Outcome
@@ -47,10 +52,14 @@ class Event:
     task_id: str
     holder: Holder | None = None
     detail: str = ""
+    entry: str = ""
 
     def __str__(self) -> str:
         holder = f": {self.key} is {self.holder}" if self.holder else f" for {self.key}"
         detail = f" ({self.detail})" if self.detail else ""
+        if self.entry:
+            tick = f"tick of {self.entry!r} ({self.task})"
+            return f"{tick} {self.outcome.value}{holder}{detail}"
         return f"{self.task}[{self.task_id}] {self.outcome.value}{holder}{detail}"
 
 
@@ -60,9 +69,18 @@ def emit(event: Event) -> None:
 
     Outcomes of an ordinary run (acquired, renewed, released) are logged at DEBUG.
     """
-    level = _LEVELS.get(event.outcome, logging.DEBUG)
-    if logger.isEnabledFor(level):
-        logger.log(level, "%s", event, extra={"once_outcome": event.outcome.value})
+    log(event, logger, _LEVELS.get(event.outcome, logging.DEBUG))
+    announce(event)
+
+
+def log(event: Event, where: logging.Logger, level: int) -> None:
+    """Log an event elsewhere than on our own logger, or at another level."""
+    if where.isEnabledFor(level):
+        where.log(level, "%s", event, extra={"once_outcome": event.outcome.value})
+
+
+def announce(event: Event) -> None:
+    """Send an event's signal only."""
     signal = BY_OUTCOME.get(event.outcome)
     if signal is not None and signal.receivers:
         signal.send(sender=event.task, event=event)

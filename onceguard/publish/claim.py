@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from celery._state import get_current_worker_task
 from celery.result import AsyncResult
 from celery.utils import uuid
-from celery.utils.time import maybe_make_aware
 
 from onceguard.observe.events import Event, emit
 from onceguard.publish.canvas import is_member
 from onceguard.rules import header as headers
 from onceguard.rules.errors import AlreadyQueued, StoreUnavailable
+from onceguard.rules.lives import claim_life
 from onceguard.rules.messages import (
     new_message_id,
     replacement_message_id,
@@ -105,7 +105,11 @@ def publish(
     """
     override = options.pop("once", None)
     guard = guard_of(task.app)
-    if not guard.settings.enabled or task.app.conf.task_always_eager:
+    decided = isinstance(override, headers.Header)  # by beat, which has claimed the key
+    if decided:
+        options["headers"] = {**(options.get("headers") or {}), headers.NAME: override.dump()}
+    eager = task.app.conf.task_always_eager and not guard.in_memory
+    if decided or not guard.settings.enabled or eager:
         return send(args, kwargs, **options)
     once = task.once_options if override is None else task.once_with(override)
     if once is None or (override is None and _off(options)):
@@ -206,10 +210,13 @@ def _publish_claimed(guard: Guard, call: Call) -> Any:
     if held is not None:
         return call.publish() if member else _refuse(call, held)
     try:
-        return call.publish()
+        result = call.publish()
     except BaseException:
         _unclaim(guard, call)
         raise
+    if call.task.app.conf.task_always_eager:  # it has run: nobody else ends the claim
+        _unclaim(guard, call)
+    return result
 
 
 def _unclaim(guard: Guard, call: Call) -> None:
@@ -254,6 +261,7 @@ def _next_call(  # noqa: PLR0913 - as _call
         key=call.message.key,
         parent_id=parent if same_key else None,
         overrides=attempt.header.overrides if retried else {},
+        scheduled_at=attempt.header.scheduled_at,
     )
     return call
 
@@ -274,30 +282,5 @@ def _publish_next(call: Call, attempt: Any) -> Any:
 
 
 def _claim_life(call: Call) -> float:
-    """
-    Seconds that the claim may live: from now to *unique_for* after the call is due.
-
-    A call that expires is thrown away then, by the broker perhaps, with nobody
-    to free its claim; so the claim ends with it.
-    """
-    options, app = call.options, call.task.app
-    delay = max(0.0, options.get("countdown") or _seconds_until(options.get("eta"), app))
-    life = call.once.unique_for + delay
-    expires = options.get("expires")
-    if expires is None:
-        expires = getattr(call.task, "expires", None)
-    if expires is None:
-        return life
-    return min(life, max(1.0, _seconds_until(expires, app)))
-
-
-def _seconds_until(instant: object, app: Any) -> float:
-    """Seconds from now to an instant as Celery takes it: seconds, datetime or ISO text."""
-    if instant is None:
-        return 0.0
-    if isinstance(instant, str):
-        instant = datetime.fromisoformat(instant.replace("Z", "+00:00"))
-    if isinstance(instant, datetime):
-        aware = maybe_make_aware(instant, app.timezone)
-        return float((aware - datetime.now(timezone.utc)).total_seconds())
-    return float(instant)  # type: ignore[arg-type]
+    expires = getattr(call.task, "expires", None)
+    return claim_life(call.once.unique_for, call.options, expires, datetime.now(timezone.utc))

@@ -36,3 +36,22 @@ class OnStoreUnavailable(str, Enum):
     FAIL = "fail"
     RUN = "run"
     __str__ = str.__str__
+
+
+class OverlapPolicy(str, Enum):
+    """What a tick of beat does when the one before is still queued or running."""
+
+    SKIP = "skip"
+    BUFFER_ONE = "buffer_one"
+    KEEP_LATEST = "keep_latest"
+    CANCEL_OTHER = "cancel_other"
+    ALLOW_ALL = "allow_all"
+    __str__ = str.__str__
+
+
+class OnBeatStoreUnavailable(str, Enum):
+    """What beat does with a tick without the lock server."""
+
+    SEND = "send"
+    SKIP = "skip"
+    __str__ = str.__str__

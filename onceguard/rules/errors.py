@@ -7,6 +7,7 @@ What onceguard raises.
     ├── KeyNotComputable   (TypeError)   an argument has no canonical text
     ├── AlreadyQueued                    an equal call is queued or running
     ├── LeaseLost                        this run no longer has its key
+    │   └── Superseded                   a newer tick told this run to stop
     ├── StoreUnavailable                 the lock server did not answer
     └── TooManyDeliveries                a message killed its process too often
 
@@ -148,6 +149,21 @@ class LeaseLost(OnceError):
         )
 
 
+class Superseded(LeaseLost):
+    """
+    A newer tick wants to run, and its entry says overlap_policy="cancel_other".
+
+    This run still has its key; the newer one waits for its end.
+    """
+
+    def __str__(self) -> str:
+        return (
+            f"this run of {self.key} is superseded by a newer tick of its schedule entry, "
+            'which says overlap_policy="cancel_other". Stop here: the newer one waits for '
+            "the end of this run."
+        )
+
+
 class StoreUnavailable(OnceError):
     """
     The lock server did not answer in time or refused.
@@ -168,9 +184,10 @@ class StoreUnavailable(OnceError):
         super().__init__(server, operation, reason)
 
     def __str__(self) -> str:
+        reason = self.reason.rstrip(".")
         return (
             f"{self.operation} failed, the lock server {self.server} is unavailable: "
-            f'{self.reason}. Try again, or use once={{"on_store_unavailable": "run"}} '
+            f'{reason}. Try again, or use once={{"on_store_unavailable": "run"}} '
             "for tasks that may rather run unguarded than not at all."
         )
 

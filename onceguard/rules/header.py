@@ -24,6 +24,9 @@ class Header:
         delay: Seconds for which this copy was put off. It bounds an ETA, which the
             clock of another host has made.
         overrides: Options given for this call alone.
+        scheduled_at: When the tick was due that sent the call, unix seconds.
+        start_by: When it is too late for its run to start, unix seconds.
+        waits: It was sent to wait for the end of the call that runs.
         nonce: Which arrival at a worker this is; '' on the wire.
         content_type: How the arrived body is serialized; '' on the wire.
     """
@@ -34,6 +37,9 @@ class Header:
     parent_id: str | None = None
     delay: float = 0.0
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    scheduled_at: float | None = None
+    start_by: float | None = None
+    waits: bool = False
     nonce: str = ""
     content_type: str = ""
 
@@ -48,6 +54,12 @@ class Header:
             wire["delay"] = self.delay
         if self.overrides:
             wire["options"] = dict(self.overrides)
+        if self.scheduled_at is not None:
+            wire["at"] = self.scheduled_at
+        if self.start_by is not None:
+            wire["by"] = self.start_by
+        if self.waits:
+            wire["waits"] = True
         if self.nonce:
             wire["nonce"] = self.nonce
             wire["type"] = self.content_type
@@ -73,6 +85,13 @@ def load(wire: object) -> Header | None:
         parent_id=wire.get("parent") or None,
         delay=float(wire.get("delay") or 0.0),
         overrides=options if isinstance(options, dict) else {},
+        scheduled_at=_instant(wire.get("at")),
+        start_by=_instant(wire.get("by")),
+        waits=wire.get("waits") is True,
         nonce=wire.get("nonce") or "",
         content_type=wire.get("type") or "",
     )
+
+
+def _instant(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

@@ -6,23 +6,36 @@ from typing import TYPE_CHECKING, Any
 
 from onceguard.rules import checks
 from onceguard.rules.checks import ProblemError, collect, either
-from onceguard.rules.choices import OnConflict, OnRunConflict, OnStoreUnavailable, Scope
+from onceguard.rules.choices import (
+    OnConflict,
+    OnRunConflict,
+    OnStoreUnavailable,
+    OverlapPolicy,
+    Scope,
+)
 from onceguard.rules.errors import InvalidOptions
 from onceguard.rules.template import parse_template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from enum import Enum
 
 UNIQUE_FOR = 3600.0
 LEASE_TTL = 30.0
+_LEAST_GRACE = 0.1
 
 
 def checked(
-    options: Mapping[str, Any], owner: str, problems: list[str] | None = None
+    options: Mapping[str, Any],
+    owner: str,
+    problems: list[str] | None = None,
+    *,
+    beat: bool = True,
 ) -> dict[str, Any]:
-    """Check and convert the options given, and only those."""
+    """Check and convert the options given, and only those; *beat*: those of entries too."""
     problems = [] if problems is None else problems
+    if not beat:
+        problems += misplaced(options)
     good: dict[str, Any] = {}
     for name, value in _translated(options, problems).items():
         with collect(problems):
@@ -34,16 +47,22 @@ def checked(
     return good
 
 
+def misplaced(names: Iterable[str]) -> list[str]:
+    """Report options of beat entries that a task or a call was given."""
+    return [
+        f"{name!r} belongs to beat entries. Write it in the once of the schedule's entry, "
+        "or for all entries in once_defaults."
+        for name in names
+        if name in BEAT_ONLY
+    ]
+
+
 def _translated(options: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """Put celery-once's spellings into ours and report unknown names."""
     ours = {name: value for name, value in options.items() if name in _RULES}
     for name, value in options.items():
         if name in _ALIASES:
             _translate(name, value, ours, problems)
-        elif name in _BEAT_ONLY:
-            problems.append(
-                f"{name!r} belongs to beat entries, where it does not exist yet. Leave it out."
-            )
         elif name not in _RULES:
             hint = checks.suggestion(name, (*_RULES, *_ALIASES))
             problems.append(f"{name!r} is not an option.{hint}")
@@ -127,6 +146,12 @@ def _choice(name: str, choices: type[Enum], *planned: str) -> Callable[[Any], An
     return lambda value: checks.choice(name, value, choices, planned)
 
 
+def _grace(value: Any) -> float | None:
+    if value is None:
+        return None
+    return checks.seconds("misfire_grace_time", value, least=_LEAST_GRACE)
+
+
 _RULES: dict[str, Callable[[Any], Any]] = {
     "keys": _keys,
     "key": _key,
@@ -141,10 +166,13 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "completed_for": _seconds("completed_for", None),
     "max_deliveries": lambda value: checks.whole("max_deliveries", value, least=1),
     "on_store_unavailable": _choice("on_store_unavailable", OnStoreUnavailable),
+    "overlap_policy": _choice("overlap_policy", OverlapPolicy),
+    "misfire_grace_time": _grace,
+    "jitter": lambda value: checks.seconds("jitter", value, least=0, default=0.0),
 }
 _ALIASES: dict[str, tuple[str, dict[bool, str] | None]] = {
     "graceful": ("on_conflict", {True: "skip", False: "raise"}),
     "unlock_before_run": ("scope", {True: "until_executing", False: "until_executed"}),
     "timeout": ("unique_for", None),
 }
-_BEAT_ONLY = frozenset({"overlap_policy", "misfire_grace_time", "jitter"})
+BEAT_ONLY = frozenset({"overlap_policy", "misfire_grace_time", "jitter"})

@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from onceguard.rules import checks
 from onceguard.rules.checks import either
-from onceguard.rules.choices import OnConflict, OnRunConflict, OnStoreUnavailable, Scope
+from onceguard.rules.choices import (
+    OnConflict,
+    OnRunConflict,
+    OnStoreUnavailable,
+    OverlapPolicy,
+    Scope,
+)
 from onceguard.rules.errors import InvalidOptions
-from onceguard.rules.option_rules import LEASE_TTL, UNIQUE_FOR, checked
+from onceguard.rules.option_rules import (
+    BEAT_ONLY,
+    LEASE_TTL,
+    UNIQUE_FOR,
+    checked,
+    misplaced,
+)
 from onceguard.rules.template import parse_template
 
 if TYPE_CHECKING:
@@ -28,6 +40,7 @@ __all__ = [
     "OnStoreUnavailable",
     "Once",
     "OnceOptions",
+    "OverlapPolicy",
     "Scope",
     "check_defaults",
     "check_signature",
@@ -54,6 +67,9 @@ class OnceOptions(TypedDict, total=False):
     completed_for: Seconds | None
     max_deliveries: int
     on_store_unavailable: OnStoreUnavailable | str
+    overlap_policy: OverlapPolicy | str
+    misfire_grace_time: Seconds | None
+    jitter: Seconds
     graceful: bool
     unlock_before_run: bool
     timeout: Seconds
@@ -82,6 +98,10 @@ class Once:
             visibility timeout, at least an hour, which the worker knows.
         max_deliveries: Starts of one message before it is given up.
         on_store_unavailable: Without the lock server.
+        overlap_policy: Of a beat entry: when the tick before has not ended.
+        misfire_grace_time: Of a beat entry: how late a tick may be sent and
+            its run may start; None: however late.
+        jitter: Of a beat entry: each tick is delayed by up to so much, at random.
         given: The names that the innermost declaration gave itself, as
             opposed to those from defaults or from the task.
 
@@ -102,6 +122,9 @@ class Once:
     completed_for: float | None = None
     max_deliveries: int = 5
     on_store_unavailable: OnStoreUnavailable = OnStoreUnavailable.FAIL
+    overlap_policy: OverlapPolicy = OverlapPolicy.SKIP
+    misfire_grace_time: float | None = None
+    jitter: float = 0.0
     given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     # Written by hand because a generated one can't tell a default from a value
@@ -113,11 +136,12 @@ class Once:
         """
         Return what was `given`, fit for JSON and for `override` in the worker.
 
-        Without `key` and `keys`: the publisher has computed the key already.
+        Without `key` and `keys`, for the publisher has computed the key already,
+        and without what is beat's.
         """
         return {
             name: value.value if isinstance(value := getattr(self, name), Enum) else value
-            for name in sorted(self.given - {"key", "keys"})
+            for name in sorted(self.given - {"key", "keys"} - BEAT_ONLY)
         }
 
 
@@ -125,7 +149,13 @@ DEFAULTS: Mapping[str, Any] = {f.name: f.default for f in fields(Once) if f.name
 """Every option's value where nobody says anything."""
 
 
-def parse(value: object, *, owner: str, defaults: Mapping[str, Any] | None = None) -> Once:
+def parse(
+    value: object,
+    *,
+    owner: str,
+    defaults: Mapping[str, Any] | None = None,
+    beat: bool = False,
+) -> Once:
     """
     Turn what was written as ``once=`` into options.
 
@@ -134,24 +164,25 @@ def parse(value: object, *, owner: str, defaults: Mapping[str, Any] | None = Non
             they mean that nothing is guarded.
         owner: Who declared it, for the error: a task's name.
         defaults: Options where *value* says nothing, from `check_defaults`.
+        beat: Whether a beat entry declared it, which has more options.
 
     Raises:
         InvalidOptions: With everything that is wrong.
     """
-    given = _given(value, owner)
+    given = _given(value, owner, beat=beat)
     once = object.__new__(Once)
     _fill(once, {**DEFAULTS, **(defaults or {})}, given)
     return once
 
 
-def override(base: Once, value: object, owner: str) -> Once:
+def override(base: Once, value: object, owner: str, *, beat: bool = False) -> Once:
     """
     Lay what one call or beat entry says over its task's options.
 
     Raises:
         InvalidOptions: With everything that is wrong in *value*.
     """
-    given = _given(value, owner)
+    given = _given(value, owner, beat=beat)
     once = object.__new__(Once)
     _fill(once, {name: getattr(base, name) for name in DEFAULTS}, given)
     return once
@@ -224,13 +255,15 @@ def required_names(function: Callable[..., Any]) -> list[str]:
     ]
 
 
-def _given(value: object, owner: str) -> dict[str, Any]:
+def _given(value: object, owner: str, *, beat: bool) -> dict[str, Any]:
     if value is True:
         return {}
     if isinstance(value, Once):
+        if not beat and (problems := misplaced(value.given)):
+            raise InvalidOptions(owner, problems)
         return {name: getattr(value, name) for name in value.given}
     if isinstance(value, Mapping):
-        return checked(value, owner)
+        return checked(value, owner, beat=beat)
     raise InvalidOptions(
         owner, [f"once must be True, False, a dict of options or Once(...), got {value!r}."]
     )

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from onceguard.rules import checks
+from onceguard.rules.address import check_options
 from onceguard.rules.checks import ProblemError, collect, either
+from onceguard.rules.choices import OnBeatStoreUnavailable
 from onceguard.rules.errors import InvalidOptions, InvalidSettings
 from onceguard.rules.options import check_defaults
-from onceguard.rules.urls import SCHEMES, redact, scheme, split_urls
+from onceguard.rules.urls import MEMORY, SCHEMES, SEVERAL, redact, scheme, split_urls
 
 OWNER = "the Celery configuration"
 
@@ -26,24 +28,31 @@ class Settings:
     What celeryconfig says about onceguard, checked.
 
     Attributes:
-        url: The lock server; None: see `choose_url`. A tuple is reserved for
-            independent masters.
+        url: The lock server; None: see `lock_server.choose`. A tuple: independent
+            masters.
+        transport_options: How to be let in there; None: as the broker or the result
+            backend is, where the URL is theirs.
         prefix: First part of every Redis key, so that projects can share a server.
         defaults: Options for all tasks, converted; only those that were given.
         socket_timeout: Seconds to wait for the lock server.
+        wait_replicas: How many of its replicas are asked to confirm each write.
         keep_visible: Whether workers keep their running messages from being
             redelivered by the Redis broker.
         beat_ticks: Whether each tick is sent once, however many beats run.
+        beat_on_store_unavailable: What beat does with a tick without the lock server.
         enabled: False switches everything off, for tests.
         history: Decisions kept for each key.
     """
 
-    url: str | tuple[str, ...] | None = None
+    url: str | tuple[str, ...] | None = field(default=None, repr=False)
+    transport_options: Mapping[str, Any] | None = field(default=None, repr=False)
     prefix: str = "once"
     defaults: Mapping[str, Any] = field(default_factory=dict)
     socket_timeout: float = SOCKET_TIMEOUT
+    wait_replicas: int = 0
     keep_visible: bool = True
     beat_ticks: bool = True
+    beat_on_store_unavailable: OnBeatStoreUnavailable = OnBeatStoreUnavailable.SEND
     enabled: bool = True
     history: int = 0
 
@@ -77,41 +86,6 @@ def read(get: Get, names: Iterable[str], owner: str = OWNER) -> Settings:
     return Settings(**values)
 
 
-def choose_url(settings: Settings, broker_url: object, result_backend: object) -> str:
-    """
-    Decide which server holds the locks.
-
-    It is ``once_url``, else the broker's URL if it is Redis, else the result
-    backend's. Of several brokers (failover) it is the first on Redis: all
-    processes must agree on one.
-
-    Raises:
-        InvalidSettings: None of them is a single Redis.
-    """
-    if isinstance(settings.url, str):
-        return settings.url
-    candidates = [*split_urls(broker_url), *split_urls(result_backend)]
-    for url in candidates:
-        if scheme(url) in SCHEMES:
-            return url
-    found = ", ".join(redact(url) for url in candidates) or "neither is set"
-    later = " Sentinel does not work yet." if any(map(_is_sentinel, candidates)) else ""
-    raise InvalidSettings(
-        OWNER,
-        [_NO_REDIS.format(found=found, later=later)],
-    )
-
-
-_NO_REDIS = (
-    "no Redis to keep locks on: once_url is not set, and neither broker nor result backend "
-    "is Redis ({found}).{later} Set once_url='redis://host:6379/0'."
-)
-
-
-def _is_sentinel(url: str) -> bool:
-    return "sentinel" in scheme(url)
-
-
 def _unknown(get: Get, names: Iterable[str]) -> Iterable[str]:
     """Report once_* names that nobody reads."""
     known = [f"once_{name}" for name in _RULES]
@@ -128,24 +102,29 @@ def _unknown(get: Get, names: Iterable[str]) -> Iterable[str]:
             )
 
 
-def _url(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        raise ProblemError(
-            "once_url can't be a list yet: locks on several independent servers do not exist "
-            "yet. Give the URL of one Redis."
-        )
+def _url(value: Any) -> str | tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        return _one_url(value)
+    urls = tuple(_one_url(each) for each in value)
+    if not urls:
+        raise ProblemError("once_url must not be an empty list. Give the URL of a Redis.")
+    if len(urls) == 1 or all(scheme(url) in SEVERAL for url in urls):
+        return _one_url(";".join(urls))
+    return urls
+
+
+def _one_url(value: Any) -> str:
     if not isinstance(value, str):
         raise ProblemError(f"once_url must be a string, got {type(value).__name__}.")
-    if _is_sentinel(value):
-        raise ProblemError(
-            f"once_url={redact(value)!r}: Sentinel does not work yet. "
-            "Give the URL of one Redis."
-        )
-    if scheme(value) not in SCHEMES:
-        starts = either(f"{name}://" for name in SCHEMES)
+    if scheme(value) not in (*SCHEMES, MEMORY):
+        starts = either(f"{name}://" for name in (*SCHEMES, MEMORY))
         raise ProblemError(f"once_url must start with {starts}, got {redact(value)!r}.")
-    if len(split_urls(value)) > 1:
-        raise ProblemError(f"once_url must be one URL, got {redact(value)!r}.")
+    schemes = [scheme(url) for url in split_urls(value)]
+    if len(schemes) > 1 and (len(set(schemes)) > 1 or schemes[0] not in SEVERAL):
+        raise ProblemError(
+            "once_url must be one URL, or those of several sentinels or nodes of one Cluster, "
+            f"got {redact(value)!r}. Write independent masters as a list."
+        )
     return value
 
 
@@ -182,9 +161,14 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "url": _url,
     "prefix": _prefix,
     "defaults": _defaults,
+    "transport_options": lambda value: check_options("once_transport_options", value),
     "socket_timeout": _socket_timeout,
+    "wait_replicas": lambda value: checks.whole("once_wait_replicas", value, least=0),
     "keep_visible": lambda value: checks.switch("once_keep_visible", value),
     "beat_ticks": lambda value: checks.switch("once_beat_ticks", value),
+    "beat_on_store_unavailable": lambda value: checks.choice(
+        "once_beat_on_store_unavailable", value, OnBeatStoreUnavailable
+    ),
     "enabled": lambda value: checks.switch("once_enabled", value),
     "history": lambda value: checks.whole("once_history", value, least=0),
 }

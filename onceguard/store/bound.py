@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 from onceguard.rules import settings as rules
-from onceguard.rules.urls import scheme, split_urls
-from onceguard.store.redis import RedisStore
+from onceguard.rules.lock_server import backend_of, broker_of, choose
+from onceguard.rules.urls import MEMORY, scheme, split_urls
+from onceguard.store.opening import open_store
+from onceguard.store.replicas import Replicas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from onceguard.rules.address import Address
     from onceguard.store.contract import Store
 
 _LEAST_MEMORY = 3600.0
@@ -47,9 +51,7 @@ class Guard:
     def __init__(self, app: _App) -> None:
         conf = app.conf
         self.settings = rules.read(conf.get, configured(conf, app.namespace))
-        # Attributes, not get(): these also know Celery's environment variables and -b.
-        self._broker_url = conf.broker_url or conf.broker_read_url
-        self._backend = conf.result_backend
+        self._broker, self._backend = broker_of(conf), backend_of(conf)
         transport = conf.get("broker_transport_options") or {}
         visibility = float(transport.get("visibility_timeout", _DEFAULT_VISIBILITY))
         self.visibility_timeout = visibility if self.redis_broker else None
@@ -57,9 +59,33 @@ class Guard:
         self._store: Store | None = None
 
     @property
+    def in_memory(self) -> bool:
+        """Whether keys are held in this process only, so that eager calls can be guarded."""
+        return isinstance(self.settings.url, str) and scheme(self.settings.url) == MEMORY
+
+    @cached_property
+    def address(self) -> Address:
+        """
+        Where the lock server is.
+
+        Raises:
+            InvalidSettings: Nowhere, or it can't be read.
+        """
+        return choose(self.settings, self._broker, self._backend)
+
+    @cached_property
+    def _replicas(self) -> Replicas | None:
+        wanted = self.settings.wait_replicas
+        if not wanted:
+            return None
+        return Replicas(
+            wanted, server=self.address.shown, socket_timeout=self.settings.socket_timeout
+        )
+
+    @property
     def redis_broker(self) -> bool:
         """Whether messages come from a Redis broker, with its shared acknowledgement."""
-        schemes = map(scheme, split_urls(self._broker_url))
+        schemes = map(scheme, split_urls(self._broker.url))
         return any(each.startswith(("redis", "unix", "sentinel")) for each in schemes)
 
     @property
@@ -71,10 +97,11 @@ class Guard:
 
     def new_store(self) -> Store:
         """Make a store with connections of its own, for a thread that must not share."""
-        return RedisStore(
-            rules.choose_url(self.settings, self._broker_url, self._backend),
+        return open_store(
+            self.address,
             prefix=self.settings.prefix,
             socket_timeout=self.settings.socket_timeout,
+            replicas=self._replicas,
         )
 
 

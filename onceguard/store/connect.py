@@ -1,24 +1,23 @@
-"""From a URL, as Celery's users write it, to a Redis client with known limits."""
+"""Connections to the lock server, wherever it is, and the words that go over them."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
-import redis
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from redis.retry import Retry
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from onceguard.store.dial import dialler
+from onceguard.store.sentinel import Sentinels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-_CERTIFICATES = {"CERT_NONE": "none", "CERT_OPTIONAL": "optional", "CERT_REQUIRED": "required"}
+    from onceguard.rules.address import Address
 
 
 class Connections:
@@ -30,41 +29,44 @@ class Connections:
     forked child starts with none of its parent's.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``redis+socket://`` or ``unix://``.
+        address: Where the server is, or the sentinels that know.
         socket_timeout: For connecting and for a reply, in seconds.
     """
 
-    def __init__(self, url: str, *, socket_timeout: float) -> None:
-        pool = _client(url, socket_timeout=socket_timeout).connection_pool
-        # Not pool.make_connection(), which counts: after 100 it makes no more.
-        self._make = partial(pool.connection_class, **pool.connection_kwargs)
+    def __init__(self, address: Address, *, socket_timeout: float) -> None:
+        self._make = _maker(address, socket_timeout)
         self._idle: deque[Any] = deque()
         self._pid = os.getpid()
 
-    def command(self, packed: bytes, undo: Callable[[], bytes] | None = None) -> Any:
+    def command(
+        self,
+        packed: bytes,
+        undo: Callable[[], bytes] | None = None,
+        replies: int = 1,
+    ) -> Any:
         """
         Send one command and wait for its reply; no retries.
 
         Args:
-            packed: The command as `pack` makes it.
+            packed: The command as `pack_command` makes it, or several.
             undo: Packs a command that takes it back, sent if the reply does not
                 come in time. A hung server carries out what it has received when it
                 wakes up, both in this order.
+            replies: How many commands these are. Of several it returns a list, in
+                which errors stand as what they are.
 
         Raises:
             redis.exceptions.RedisError: As redis-py has it.
         """
-        if self._pid != os.getpid():
-            self._idle, self._pid = deque(), os.getpid()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._make()
+        connection = self._take()
         sent = False
         try:
             connection.send_packed_command((packed,), check_health=False)
             sent = True
-            reply = connection.read_response(disconnect_on_error=False)
+            if replies == 1:
+                reply = connection.read_response(disconnect_on_error=False)
+            else:
+                reply = [_reply(connection) for _ in range(replies)]
         except ResponseError:
             self._idle.append(connection)
             raise
@@ -76,11 +78,89 @@ class Connections:
         self._idle.append(connection)
         return reply
 
+    def ask(self, packed: bytes) -> Asked:
+        """
+        Send a command and read its reply later.
+
+        Raises:
+            redis.exceptions.RedisError: It could not be sent.
+        """
+        connection = self._take()
+        try:
+            connection.send_packed_command((packed,), check_health=False)
+        except BaseException:
+            connection.disconnect()
+            raise
+        return Asked(connection, self._idle)
+
+    def _take(self) -> Any:
+        if self._pid != os.getpid():
+            self._idle, self._pid = deque(), os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._make()
+
     def close(self) -> None:
         """Close the connections that nobody uses."""
         with suppress(IndexError):  # another thread may take the last one
             while True:
                 self._idle.pop().disconnect()
+
+
+class Asked:
+    """
+    A command that was sent, and whose reply is still to come.
+
+    Args:
+        connection: Over which it went.
+        idle: Where that belongs afterwards.
+    """
+
+    def __init__(self, connection: Any, idle: deque[Any]) -> None:
+        self._connection = connection
+        self._idle = idle
+
+    def reply(self, *, timeout: float) -> Any:
+        """
+        Read the reply.
+
+        Raises:
+            redis.exceptions.TimeoutError: It did not begin to come in time; `drop` it
+                then.
+            redis.exceptions.RedisError: The connection broke, or the server refused.
+        """
+        if not self._connection.can_read(max(0.0, timeout)):
+            raise RedisTimeoutError("Timeout reading from socket")
+        try:
+            reply = self._connection.read_response(disconnect_on_error=False)
+        except ResponseError:
+            self._idle.append(self._connection)
+            raise
+        except BaseException:
+            self._connection.disconnect()
+            raise
+        self._idle.append(self._connection)
+        return reply
+
+    def drop(self, undo: Callable[[], bytes] | None = None) -> None:
+        """Wait no longer; what was sent may be carried out yet, and *undo* after it."""
+        if undo is not None:
+            _take_back(self._connection, undo)
+        self._connection.disconnect()
+
+
+def _maker(address: Address, socket_timeout: float) -> Callable[[], Any]:
+    if address.master_name is not None:
+        return Sentinels(address, socket_timeout=socket_timeout).connect
+    return dialler(address.client, socket_timeout=socket_timeout)
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response(disconnect_on_error=False)
+    except ResponseError as error:
+        return error
 
 
 def _take_back(connection: Any, undo: Callable[[], bytes]) -> None:
@@ -90,54 +170,11 @@ def _take_back(connection: Any, undo: Callable[[], bytes]) -> None:
 
 
 def pack(*words: str | int | bytes) -> bytes:
-    """Write words as Redis takes them: an array of bulk strings."""
+    """Write words as Redis takes them: bulk strings."""
     encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])
 
 
-def _client(url: str, *, socket_timeout: float) -> redis.Redis:
-    """
-    Make a client; nothing is sent before its first command.
-
-    redis-py's defaults for timeouts and retries differ by version and by
-    constructor, so all of them are given: no retries (the store repeats what
-    is safe to repeat), *socket_timeout* seconds for connecting and for a reply.
-
-    Args:
-        url: ``redis://``, ``rediss://``, ``redis+socket://`` or ``unix://``.
-        socket_timeout: In seconds.
-    """
-    limits: dict[str, Any] = {
-        "socket_timeout": socket_timeout,
-        "socket_connect_timeout": socket_timeout,
-        "retry": Retry(NoBackoff(), 0),
-        "retry_on_error": [],
-        "health_check_interval": 0,
-        "decode_responses": False,
-    }
-    scheme = urlsplit(url).scheme
-    if scheme in {"redis+socket", "unix", "socket"}:
-        del limits["socket_connect_timeout"]
-        return redis.Redis(**_unix_socket(url), **limits)
-    client = redis.Redis.from_url(_plain(url), **limits)
-    client.connection_pool.connection_kwargs.update(limits)  # over what the URL says
-    return client
-
-
-def _unix_socket(url: str) -> Mapping[str, Any]:
-    parts = urlsplit(url)
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    database = query.get("virtual_host") or query.get("db") or "0"
-    return {
-        "unix_socket_path": unquote(parts.path),
-        "db": int(database.strip("/") or 0),
-        "username": unquote(parts.username) if parts.username else query.get("username"),
-        "password": unquote(parts.password) if parts.password else query.get("password"),
-    }
-
-
-def _plain(url: str) -> str:
-    """Celery writes ``ssl_cert_reqs=CERT_NONE`` where redis-py wants ``none``."""
-    for celery_word, redis_word in _CERTIFICATES.items():
-        url = url.replace(f"ssl_cert_reqs={celery_word}", f"ssl_cert_reqs={redis_word}")
-    return url
+def pack_command(*words: str | int | bytes) -> bytes:
+    """Write a command as Redis takes it: an array of bulk strings."""
+    return b"*%d\r\n%b" % (len(words), pack(*words))

@@ -11,39 +11,23 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
+from onceguard.store.message import Held, Listed, Message
+from onceguard.store.tick_contract import TickStore
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from onceguard.rules.holder import Holder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """
-    One published call: what a claim and a lease belong to.
-
-    Attributes:
-        key: What must be unique; it holds no space.
-        message_id: Identity of this publish.
-        task_id: Celery's id of the task; a retry shares it with its parent.
-        own_lease: The run guards only against further deliveries and retries of
-            this very task (scope ``until_executing``), not against equal calls.
-        where: Host and process that publishes or runs it, for people to read.
-    """
-
-    key: str
-    message_id: str
-    task_id: str
-    own_lease: bool
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Who holds a key, and how long it would without renewal."""
-
-    holder: Holder
-    time_left: float
+__all__ = [
+    "Answer",
+    "Held",
+    "Lease",
+    "Listed",
+    "Message",
+    "Renewed",
+    "Started",
+    "Store",
+    "Successor",
+]
 
 
 class Answer(str, Enum):
@@ -53,6 +37,8 @@ class Answer(str, Enum):
     ALREADY_COMPLETED = "already_completed"
     DUPLICATE_DELIVERY = "duplicate_delivery"
     REJECTED = "rejected"
+    REPLACED = "replaced"
+    MISSED = "missed"
     CONFLICT = "conflict"
 
 
@@ -79,6 +65,7 @@ class Renewed(str, Enum):
 
     RENEWED = "renewed"
     RETAKEN = "retaken"
+    SUPERSEDED = "superseded"
     ENDED = "ended"
     ABSENT = "absent"
     LOST = "lost"
@@ -115,7 +102,7 @@ class Successor:
     unique_for: float
 
 
-class Store(Protocol):
+class Store(TickStore, Protocol):
     """
     The port through which everything else takes and frees keys.
 
@@ -141,9 +128,12 @@ class Store(Protocol):
         max_deliveries: int,
         lease_ttl: float,
         completed_for: float,
+        start_by: float | None = None,
     ) -> Started:
         """
         Ask to run a delivered message; in the order of docs/explanation/protocol.md.
+
+        A message that was not started by *start_by*, unix seconds, is missed.
 
         Only a live lease is in the way, never another message's claim. An
         acquired start records the parent of a retry as completed.
@@ -187,8 +177,19 @@ class Store(Protocol):
         """Record a message as completed, let its lease end within *lease_ttl*."""
         ...
 
-    def put_off(self, message: Message, *, generation: int, completed_for: float) -> int:
-        """Record that a copy of this generation is under way; it never goes back."""
+    def put_off(
+        self,
+        message: Message,
+        *,
+        generation: int,
+        completed_for: float,
+        unique_for: float,
+    ) -> int:
+        """
+        Record that a copy of this generation is under way; it never goes back.
+
+        The claim of a tick that waits lives for *unique_for* from now on.
+        """
         ...
 
     def drop(self, message: Message, *, completed_for: float) -> bool:
@@ -205,4 +206,14 @@ class Store(Protocol):
 
     def holder(self, message: Message) -> Held | None:
         """Who holds the lease of this message's key now."""
+        ...
+
+    def holders(self) -> list[Listed]:
+        """
+        List all claims and leases that are held now, on every node, in no order.
+
+        It costs in proportion to what is held, whatever else the server holds: for each
+        partition a call, and one more for each 500 keys. A tick that waits for the end of
+        a run is not among them.
+        """
         ...

@@ -1,123 +1,46 @@
-"""The store on one Redis server."""
+"""The store on Redis."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
-
-from onceguard.rules.errors import StoreUnavailable
-from onceguard.rules.holder import Holder
-from onceguard.rules.messages import PARTITIONS, partition
-from onceguard.rules.urls import redact
+from onceguard.rules.messages import partition
 from onceguard.store import scripts
-from onceguard.store.connect import Connections
-from onceguard.store.contract import Answer, Held, Renewed, Started
-from onceguard.store.scripts import Words
+from onceguard.store.contract import Answer, Listed, Renewed, Started
+from onceguard.store.names import held, listed, ms, text
+from onceguard.store.scripts import Call
+from onceguard.store.ticks import RedisTicks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from onceguard.store.contract import Lease, Message, Successor
-    from onceguard.store.scripts import Script
-
-SCHEMA = "once1"
-
-Undo = Callable[[], bytes]
+    from onceguard.store.contract import Held, Lease, Message, Successor
+    from onceguard.store.names import Names
 
 
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+_PAGE = 500
 
 
-class _Names:
-    """
-    The Redis keys of one partition, which share a hash tag.
-
-    A lock shares its slot with everything that its scripts touch, so that they
-    are legal on a Cluster.
-    """
-
-    __slots__ = ("_head", "fence", "index")
-
-    def __init__(self, prefix: str, number: int) -> None:
-        self._head = f"{SCHEMA}:{{{prefix}:{number}}}:"
-        self.index = f"{self._head}index"
-        self.fence = f"{self._head}fence"
-
-    def lock(self, message: Message) -> str:
-        return f"{self._head}lock:{message.key}"
-
-    def lease(self, message: Message) -> str:
-        if message.own_lease:
-            return f"{self._head}run:{message.task_id}"
-        return f"{self._head}lock:{message.key}"
-
-    def record(self, message_id: str) -> str:
-        return f"{self._head}msg:{message_id}"
-
-    def past(self, message: Message) -> str:
-        return f"{self._head}past:{message.task_id if message.own_lease else message.key}"
-
-    def of_end(self, message: Message) -> tuple[str, str, str, str]:
-        """Name what every end of a run touches, in the order of the scripts."""
-        record = self.record(message.message_id)
-        return self.lock(message), self.lease(message), record, self.index
-
-
-def _listed(message: Message) -> str:
-    """Name a lease in the index. A claim is listed by its key, which holds no space."""
-    return f"{message.key} {message.task_id if message.own_lease else 'lease'}"
-
-
-def _text(raw: bytes | str) -> str:
-    return raw.decode() if isinstance(raw, bytes) else raw
-
-
-def _held(raw: bytes | str, milliseconds: int) -> Held:
-    return Held(Holder.parse(_text(raw)), max(0, int(milliseconds)) / 1000)
-
-
-class RedisStore:
-    """
-    Claims, leases and message records on one Redis server.
-
-    Safe to share between threads and greenlets, and to inherit through a fork:
-    a child makes connections of its own.
-
-    Args:
-        url: Where the server is, as Celery's users write it.
-        prefix: Keeps the keys of apps apart that must not share locks.
-        socket_timeout: Longest wait for a connection and for a reply, in
-            seconds. No call takes much longer than this, whatever fails.
-    """
-
-    def __init__(self, url: str, *, prefix: str, socket_timeout: float) -> None:
-        self._url = url
-        self._names = [_Names(prefix, number) for number in range(PARTITIONS)]
-        self._connections = Connections(url, socket_timeout=socket_timeout)
+class RedisStore(RedisTicks):
+    """Claims, leases, message records and ticks on Redis."""
 
     def claim(self, message: Message, *, unique_for: float) -> Held | None:
         names = self._names[partition(message.key)]
         keys = (names.lock(message), names.index)
-        args = (message.message_id, message.task_id, _ms(unique_for), message.key)
-        reply = self._call(
+        args = (message.message_id, message.task_id, ms(unique_for), message.key)
+        reply = self._run(
             scripts.CLAIM,
             keys,
             args,
-            lambda: scripts.UNCLAIM.load_and_call(
-                Words(keys, (message.message_id, message.key))
-            ),
+            lambda: Call(scripts.UNCLAIM, keys, (message.message_id, message.key)),
         )
-        return None if reply == 1 else _held(*reply)
+        return None if reply == 1 else held(*reply)
 
     def unclaim(self, message: Message) -> None:
         names = self._names[partition(message.key)]
         keys = (names.lock(message), names.index)
-        self._call(scripts.UNCLAIM, keys, (message.message_id, message.key))
+        self._run(scripts.UNCLAIM, keys, (message.message_id, message.key))
 
     def start(  # noqa: PLR0913 - as the contract
         self,
@@ -128,6 +51,7 @@ class RedisStore:
         max_deliveries: int,
         lease_ttl: float,
         completed_for: float,
+        start_by: float | None = None,
     ) -> Started:
         names = self._names[partition(message.key)]
         keys = (
@@ -138,28 +62,28 @@ class RedisStore:
             names.index,
             names.fence,
             names.past(message),
+            names.waits(message, names.lock(message)),
         )
         args = (
             message.message_id,
             nonce,
             message.where,
             message.task_id,
-            _ms(lease_ttl),
-            _ms(completed_for),
+            ms(lease_ttl),
+            ms(completed_for),
             max_deliveries,
             message.key,
-            _listed(message),
+            listed(message),
+            "" if start_by is None else ms(start_by),
         )
-        answer, record, left, generation, starts = self._call(
+        answer, record, left, generation, starts = self._run(
             scripts.START,
             keys,
             args,
-            lambda: scripts.ABANDON.load_and_call(
-                self._abandoned(message, nonce=nonce, claim_life=0, counted=False)
-            ),
+            lambda: self._abandoned(message, nonce=nonce, claim_life=0, counted=False),
         )
-        held = _held(record, left) if record else None
-        return Started(Answer(_text(answer)), held, int(generation), int(starts))
+        holder = held(record, left) if record else None
+        return Started(Answer(text(answer)), holder, int(generation), int(starts))
 
     def renew(self, leases: Sequence[Lease]) -> list[tuple[Renewed, str]]:
         together: defaultdict[int, list[int]] = defaultdict(list)
@@ -173,13 +97,13 @@ class RedisStore:
             for place in places:
                 keys += self._renewed_keys(names, leases[place].message)
                 args += self._renewed_args(leases[place])
-            reply = [_text(item) for item in self._call(scripts.RENEW, keys, args)]
+            reply = [text(item) for item in self._run(scripts.RENEW, keys, args)]
             for place, answer, record in zip(places, reply[::2], reply[1::2], strict=True):
                 answers[place] = Renewed(answer), record
         return [answers[place] for place in range(len(leases))]
 
     @staticmethod
-    def _renewed_keys(names: _Names, message: Message) -> tuple[str, str, str]:
+    def _renewed_keys(names: Names, message: Message) -> tuple[str, str, str]:
         return names.lease(message), names.record(message.message_id), names.past(message)
 
     @staticmethod
@@ -187,10 +111,10 @@ class RedisStore:
         return (
             lease.message.message_id,
             lease.nonce,
-            _ms(lease.lease_ttl),
-            _ms(lease.completed_for),
+            ms(lease.lease_ttl),
+            ms(lease.completed_for),
             lease.seen,
-            _listed(lease.message),
+            listed(lease.message),
             f"{lease.message.where} {lease.message.task_id}" if lease.unseen else "",
         )
 
@@ -205,28 +129,29 @@ class RedisStore:
     ) -> bool:
         names = self._names[partition(message.key)]
         after = successor.message_id if successor else message.message_id
-        keys = (*names.of_end(message), names.record(after))
+        waits = names.waits(message, names.lock(message))
+        keys = (*names.of_end(message), names.record(after), waits)
         args = (
             message.message_id,
             nonce,
-            _ms(completed_for),
+            ms(completed_for),
             message.key,
-            _listed(message),
+            listed(message),
             successor.message_id if successor else "",
             message.task_id,
-            _ms(successor.unique_for) if successor else 0,
+            ms(successor.unique_for) if successor else 0,
             int(skipped),
         )
-        return bool(self._call(scripts.FINISH, keys, args))
+        return bool(self._run(scripts.FINISH, keys, args))
 
     def abandon(self, message: Message, *, nonce: str, unique_for: float) -> bool:
-        life = _ms(unique_for) if unique_for else 0
-        words = self._abandoned(message, nonce=nonce, claim_life=life, counted=True)
-        return bool(self._run(scripts.ABANDON, words))
+        life = ms(unique_for) if unique_for else 0
+        call = self._abandoned(message, nonce=nonce, claim_life=life, counted=True)
+        return bool(self._server.run(call))
 
     def _abandoned(
         self, message: Message, *, nonce: str, claim_life: int, counted: bool
-    ) -> Words:
+    ) -> Call:
         names = self._names[partition(message.key)]
         keys = names.of_end(message)
         args = (
@@ -235,83 +160,75 @@ class RedisStore:
             claim_life,
             message.task_id,
             message.key,
-            _listed(message),
+            listed(message),
             int(counted),
         )
-        return Words(keys, args)
+        return Call(scripts.ABANDON, keys, args)
 
     def shorten(
         self, message: Message, *, nonce: str, lease_ttl: float, completed_for: float
     ) -> bool:
         names = self._names[partition(message.key)]
-        keys = names.of_end(message)
+        keys = (*names.of_end(message), names.waits(message, names.lock(message)))
         args = (
             message.message_id,
             nonce,
-            _ms(lease_ttl),
-            _ms(completed_for),
+            ms(lease_ttl),
+            ms(completed_for),
             message.key,
         )
-        return bool(self._call(scripts.SHORTEN, keys, args))
+        return bool(self._run(scripts.SHORTEN, keys, args))
 
-    def put_off(self, message: Message, *, generation: int, completed_for: float) -> int:
+    def put_off(
+        self,
+        message: Message,
+        *,
+        generation: int,
+        completed_for: float,
+        unique_for: float,
+    ) -> int:
         names = self._names[partition(message.key)]
-        keys = (names.record(message.message_id),)
-        return int(self._call(scripts.PUT_OFF, keys, (generation, _ms(completed_for))))
+        record = names.record(message.message_id)
+        keys = (record, names.waits(message, record))
+        args = (generation, ms(completed_for), message.message_id, ms(unique_for))
+        return int(self._run(scripts.PUT_OFF, keys, args))
 
     def drop(self, message: Message, *, completed_for: float) -> bool:
         names = self._names[partition(message.key)]
-        keys = (names.lock(message), names.record(message.message_id), names.index)
-        args = (message.message_id, _ms(completed_for), message.key)
-        return bool(self._call(scripts.DROP, keys, args))
+        lock = names.lock(message)
+        record = names.record(message.message_id)
+        keys = (lock, record, names.index, names.waits(message, lock))
+        args = (message.message_id, ms(completed_for), message.key)
+        return bool(self._run(scripts.DROP, keys, args))
 
     def forget(self, messages: Iterable[Message], *, after: float) -> int:
         together: defaultdict[int, list[str]] = defaultdict(list)
         for message in messages:
             number = partition(message.key)
             together[number].append(self._names[number].record(message.message_id))
-        life = (_ms(after),)
-        return sum(int(self._call(scripts.FORGET, keys, life)) for keys in together.values())
+        life = (ms(after),)
+        return sum(int(self._run(scripts.FORGET, keys, life)) for keys in together.values())
 
     def holder(self, message: Message) -> Held | None:
         names = self._names[partition(message.key)]
-        record, left = self._call(scripts.HOLDER, (names.lease(message),), ())
-        return _held(record, left) if record else None
+        record, left = self._run(scripts.HOLDER, (names.lease(message),), ())
+        return held(record, left) if record else None
 
-    def close(self) -> None:
-        """Close the connections of this process."""
-        self._connections.close()
+    def holders(self) -> list[Listed]:
+        found: dict[str, Listed] = {}
+        for names in self._names:
+            for listed_names in self._listed(names):
+                places = {names.listed(name): name for name in listed_names}
+                _, _, *rest = self._run(scripts.LOOK, list(places), ())
+                for place, record, left in zip(places, rest[::2], rest[1::2], strict=True):
+                    if record:
+                        key = places[place].partition(" ")[0]
+                        found[place] = Listed(key, held(record, left))
+        return list(found.values())
 
-    def _call(
-        self,
-        script: Script,
-        keys: Sequence[str],
-        args: Sequence[str | int],
-        undo: Undo | None = None,
-    ) -> Any:
-        return self._run(script, Words(keys, args), undo)
-
-    def _run(self, script: Script, words: Words, undo: Undo | None = None) -> Any:
-        """
-        Run a script, once more where the connection turned out to be dead.
-
-        Sending again is safe: each script recognises its own earlier effect. A
-        time-out is final, so that a hung server costs one time-out; *undo* then
-        follows the script, lest the server carry it out when it wakes up.
-        """
-        try:
-            try:
-                return self._evaluate(script, words, undo)
-            except RedisConnectionError:
-                self._connections.close()  # the others are as old
-                return self._evaluate(script, words, undo)
-        except RedisError as error:
-            raise StoreUnavailable(
-                server=redact(self._url), operation=script.name, reason=str(error)
-            ) from error
-
-    def _evaluate(self, script: Script, words: Words, undo: Undo | None) -> Any:
-        try:
-            return self._connections.command(script.call(words), undo)
-        except NoScriptError:
-            return self._connections.command(script.load_and_call(words), undo)
+    def _listed(self, names: Names) -> Iterator[list[str]]:
+        """Give what the index of a partition lists, so many at a time."""
+        start = 0
+        while page := self._run(scripts.LISTED, (names.index,), (start, _PAGE)):
+            yield [text(name) for name in page]
+            start += len(page)

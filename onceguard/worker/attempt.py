@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from onceguard.observe.events import Event, emit
-from onceguard.rules.errors import LeaseLost, StoreUnavailable
+from onceguard.rules.errors import LeaseLost, StoreUnavailable, Superseded
 from onceguard.rules.options import Scope
 from onceguard.rules.outcomes import Outcome
 from onceguard.store.contract import Lease, Renewed
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from onceguard.rules.header import Header
     from onceguard.rules.holder import Holder
     from onceguard.rules.options import Once
@@ -44,6 +43,7 @@ class Unguarded:
     fencing_token: int | None = None
     scheduled_time: datetime | None = None
     lost = False
+    superseded = False
     message: Message | None = None
 
     def __init__(self) -> None:
@@ -64,10 +64,7 @@ class Attempt:
         fencing_token: Grows with each lease of the key. Hand it to whatever
             the task writes to, and let that refuse a lower one than it has
             seen. None where the task runs unguarded.
-        scheduled_time: When the tick was due that sent this call, if one did.
     """
-
-    scheduled_time: datetime | None = None
 
     def __init__(  # noqa: PLR0913 - what an attempt is made of
         self,
@@ -100,6 +97,13 @@ class Attempt:
         self._record = ""
         self._trusted_until = 0.0
         self._lost = False
+        self._superseded = False
+
+    @property
+    def scheduled_time(self) -> datetime | None:
+        """When the tick of beat was due that sent this call, in UTC, if one did."""
+        at = self.header.scheduled_at
+        return None if at is None else datetime.fromtimestamp(at, tz=timezone.utc)
 
     def acquired(self, held: Held, *, asked_at: float) -> None:
         """Take over the lease that the store granted to a call begun at *asked_at*."""
@@ -122,16 +126,28 @@ class Attempt:
             self._lost = not self._confirmed()
         return self._lost
 
+    @property
+    def superseded(self) -> bool:
+        """
+        Whether a newer tick wants to run instead (``overlap_policy="cancel_other"``).
+
+        Asks the store. The lease is still held: the newer one waits.
+        """
+        return not self.lost and self._superseded
+
     def check(self) -> None:
         """
-        Go on only while the lease is held.
+        Go on only while the lease is held, and no newer tick wants to run instead.
 
         Raises:
+            Superseded: A newer tick waits for the end of this run.
             LeaseLost: The lease ended, and another run may be going on. What
                 was written since the last check may be in its way.
         """
         if self.lost:
             raise LeaseLost(key=self.key, fencing_token=self.fencing_token or 0)
+        if self._superseded:
+            raise Superseded(key=self.key, fencing_token=self.fencing_token or 0)
 
     def _confirmed(self) -> bool:
         asked_at = time.monotonic()
@@ -139,7 +155,8 @@ class Attempt:
             answer, record = self._store.renew([self.lease(self._record)])[0]
         except StoreUnavailable:
             return asked_at < self._trusted_until
-        if answer in {Renewed.RENEWED, Renewed.RETAKEN}:
+        if answer in {Renewed.RENEWED, Renewed.RETAKEN, Renewed.SUPERSEDED}:
+            self._superseded = answer is Renewed.SUPERSEDED
             self._record = record
             self._trusted_until = asked_at + self.options.lease_ttl
             return True

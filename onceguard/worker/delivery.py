@@ -134,6 +134,12 @@ class _Delivery:
             raise Ignore
         if started.answer is Answer.REJECTED:
             return self._give_up(started)
+        if started.answer is Answer.REPLACED:
+            self._settle(Outcome.REPLACED, "a newer tick was sent in its place")
+            raise Ignore
+        if started.answer is Answer.MISSED:
+            self._settle(Outcome.MISSED, "later than misfire_grace_time allows")
+            return None
         if started.answer is Answer.DUPLICATE_DELIVERY:
             return self._put_off(started, Outcome.DUPLICATE_DELIVERY)
         return self._overlap(started)
@@ -146,7 +152,20 @@ class _Delivery:
             max_deliveries=self.once.max_deliveries,
             lease_ttl=self.once.lease_ttl,
             completed_for=self.attempt.completed_for,
+            start_by=self.header.start_by,
         )
+
+    def _settle(self, outcome: Outcome, detail: str) -> None:
+        """Record that the message will never run, and free its claim."""
+        self.attempt.phase = Phase.PASSING
+        emit(self.attempt.event(outcome, detail=detail))
+        try:
+            self.guard.store.drop(
+                self.attempt.message, completed_for=self.attempt.completed_for
+            )
+        except StoreUnavailable as error:
+            detail = f"its claim ends after unique_for: {error}"
+            emit(self.attempt.event(Outcome.STORE_UNAVAILABLE, detail=detail))
 
     def _body(self, args: Any, kwargs: Any) -> Any:
         emit(self.attempt.event(Outcome.ACQUIRED))
@@ -156,7 +175,7 @@ class _Delivery:
     def _track_started(self) -> None:
         """Store STARTED, for ``track_started``: not before the run is known to begin."""
         task, request = self.task, self.task.request
-        if task.once_track_started and not ignores_result(task, request):
+        if getattr(task, "once_track_started", False) and not ignores_result(task, request):
             place = {"pid": os.getpid(), "hostname": request.hostname}
             task.backend.store_result(request.id, place, STARTED, request=request)
 
@@ -210,7 +229,8 @@ class _Delivery:
 
         Where the same task is in the way (this retry's parent, about to end, or
         this message's own retry, already claimed) it will not be for long: the
-        wait begins at a quarter of a second and doubles.
+        wait begins at a quarter of a second and doubles. A tick that was sent to
+        run right after another looks again after a quarter of its wait so far.
         """
         left = self.once.lease_ttl
         if started.held is not None:
@@ -219,6 +239,8 @@ class _Delivery:
                 started.held.holder.task_id == self.attempt.message.task_id
             ):
                 left = min(left, _NUDGE * 2.0 ** min(self.header.generation, 16))
+        if self.header.waits:
+            left = min(left, _NUDGE * 1.25 ** min(self.header.generation, 50))
         left += random.uniform(0.05, 0.05 + min(1.0, left / 10))  # noqa: S311 - jitter
         # RabbitMQ's native delayed delivery counts whole seconds, and refuses none.
         return left if self.guard.redis_broker else max(1.0, left)
@@ -244,6 +266,9 @@ class _Delivery:
                 self.attempt.message,
                 generation=copy.generation,
                 completed_for=self.attempt.completed_for,
+                # Long enough for the next look; were the worker to die that keeps the
+                # copy, it would not block its entry until the broker brings it back.
+                unique_for=min(self.once.unique_for, delay + 2 * self.once.lease_ttl),
             )
         except StoreUnavailable as error:
             logger.debug("%s: generation %d unrecorded: %s", copy, copy.generation, error)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from onceguard.rules import header as headers
 from onceguard.rules.messages import headerless_message_id
-from onceguard.rules.options import Scope
-from onceguard.store.bound import where
+from onceguard.rules.options import Scope, parse
+from onceguard.store.bound import guard_of, where
 from onceguard.store.contract import Message
 
 if TYPE_CHECKING:
@@ -15,11 +15,25 @@ if TYPE_CHECKING:
 
 
 def options_of(task: Any, header: headers.Header | None) -> Once | None:
-    """Return the options of the task with those of this call; None if it is unguarded."""
+    """
+    Return the options of the task with those of this call; None if it is unguarded.
+
+    A task without our base class is guarded where a beat entry says so: its
+    message has our header.
+    """
+    if not hasattr(task, "once_options"):
+        return _of_plain_task(task, header)
     once: Once | None = task.once_options
-    if header is not None and header.overrides:
+    if header is not None and (header.overrides or once is None):
         once = task.once_with(header.overrides)
     return once
+
+
+def _of_plain_task(task: Any, header: headers.Header | None) -> Once | None:
+    if header is None:
+        return None
+    defaults = guard_of(task.app).settings.defaults
+    return parse(header.overrides, owner=f"a call of {task.name}", defaults=defaults)
 
 
 def headerless(  # noqa: PLR0913 - what Celery knows of a message
@@ -40,4 +54,5 @@ def message_of(header: headers.Header, task_id: str, once: Once) -> Message:
         task_id=task_id,
         own_lease=once.scope is Scope.UNTIL_EXECUTING,
         where=where(),
+        waits=header.waits,
     )

@@ -96,12 +96,15 @@ class Renewals:
         self.lost: deque[Event] = deque()
         self._seen: dict[str, _Seen] = {}
 
-    def step(self, now: float) -> None:
+    def step(self, now: float) -> bool:
         """
         Renew everything once.
 
         Args:
             now: Monotonic time before the call, in seconds.
+
+        Returns:
+            Whether there was anything to renew.
 
         Raises:
             StoreUnavailable: Nothing may have been renewed. A lease that the
@@ -111,7 +114,7 @@ class Renewals:
         nonces = {each.nonce for each in running}
         self._seen = {nonce: seen for nonce, seen in self._seen.items() if nonce in nonces}
         if not running:
-            return
+            return False
         for each in running:
             self._seen.setdefault(each.nonce, _Seen("", now))
         try:
@@ -121,6 +124,7 @@ class Renewals:
             raise
         for each, (answer, record) in zip(running, answers, strict=True):
             self._answered(each, answer, record, now)
+        return True
 
     def _lease(self, each: Running, now: float) -> Lease:
         seen = self._seen[each.nonce]
@@ -135,7 +139,7 @@ class Renewals:
 
     def _answered(self, each: Running, answer: Renewed, record: str, now: float) -> None:
         seen = self._seen[each.nonce]
-        if answer in {Renewed.RENEWED, Renewed.RETAKEN}:
+        if answer in {Renewed.RENEWED, Renewed.RETAKEN, Renewed.SUPERSEDED}:
             if answer is Renewed.RETAKEN or seen.lost:
                 taken_up = "the lease had ended and was taken up again"
                 logger.warning("%s", _event(each, Outcome.RENEWED, taken_up))
@@ -240,8 +244,9 @@ class Keeper:
             self._wake.clear()
             try:
                 with _io:
-                    self._act()
-                self._say_if_back()
+                    answered = self._act()
+                if answered:
+                    self._say_if_back()
             except StoreUnavailable as error:
                 self._retry_soon()
                 self._say_if_away(error)
@@ -259,17 +264,21 @@ class Keeper:
             while True:
                 emit(self._renewals.lost.popleft())
 
-    def _act(self) -> None:
+    def _act(self) -> bool:
+        """Renew what is due, run errands; did the store answer for what it is needed for?"""
         now = time.monotonic()
+        renewed = False
+        errands = bool(self._errands)
         if now >= self._due:
             self._due = now + self._tick
             try:
-                self._renewals.step(now)
+                renewed = self._renewals.step(now)
             finally:
                 if self._keep_visible is not None:
                     self._keep_visible()
         self._due = min(self._due, now + self._tick)
         self._serve()
+        return renewed or errands
 
     def _retry_soon(self) -> None:
         self._due = time.monotonic() + min(_AFTER_FAILURE, self._tick)

@@ -14,8 +14,8 @@ import pytest
 
 from onceguard.admin.demo.journal import Line
 from onceguard.admin.demo.verdict import faults
-from tests.harness.waiting import eventually
-from tests.harness.worker import ROOT
+from tests.harness.program import ROOT
+from tests.harness.waiting import PATIENCE, eventually
 
 MARK = "DEMO_TEST"
 """Environment variable by which every process that a demo started is found."""
@@ -59,10 +59,11 @@ class Demo:
 
     def close(self) -> None:
         """Clean up after a demo that did not."""
+        self.process.kill()
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.program import ROOT
 from tests.harness.redis_server import RedisServer
 from tests.harness.waiting import eventually
-from tests.harness.worker import ROOT
 
 MINIMAL = ROOT / "examples" / "minimal"
 

@@ -9,7 +9,7 @@ from kombu.exceptions import OperationalError
 from onceguard import AlreadyQueued
 from tests.harness.redis_server import RedisServer
 from tests.harness.site import Site, redis_site
-from tests.harness.waiting import eventually, stays
+from tests.harness.waiting import PATIENCE, eventually, stays
 
 pytestmark = pytest.mark.oldest
 
@@ -30,7 +30,7 @@ def test_of_twenty_processes_publishing_at_once_one_queues(site: Site, name: str
     With a look first and a write after, several of twenty slip through.
     """
     crowd = site.program("tests.harness.publisher", "work", name, str(CROWD))
-    assert crowd.wait(timeout=60) == 0, crowd.communicate()[0]
+    assert crowd.wait(timeout=60) == 0, crowd.communicate(timeout=5)[0]
     queued = site.ledger.lines("queued", name)
     refused = site.ledger.lines("refused", name)
     assert (len(queued), len(refused)) == (1, CROWD - 1)
@@ -56,7 +56,7 @@ def test_of_twenty_threads_publishing_at_once_one_queues(site: Site, name: str) 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE)
     assert (len(taken), len(refused)) == (1, CROWD - 1)
     assert site.broker.waiting() == 1
     run_and_drain(site, name)

@@ -63,9 +63,9 @@ def test_an_eta_beyond_the_visibility_timeout_runs_once(
     conf = {"once_keep_visible": keeper}
     with redis_site(visibility_timeout=1, conf=conf) as site:
         first = site.start(concurrency=2)
-        result = site.publish("work", name, 1.0, countdown=5)
+        result = site.publish("work", name, 1.0, countdown=8)
         eventually(lambda: received(first, result.id), "the first worker had it")
-        stays(lambda: not site.ledger.runs(name), "not yet due", during=2)
+        stays(lambda: not site.ledger.runs(name), "not yet due", during=1.5)
         site.start(concurrency=2)
         if not keeper:
             eventually(lambda: twice(site, result.id), "the message came again")

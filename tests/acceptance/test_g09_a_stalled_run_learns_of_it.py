@@ -1,5 +1,8 @@
 """G9: a run that stalls past its lease learns of it, and its token is the lower one."""
 
+import os
+import signal
+
 import pytest
 
 from tests.harness.redis_server import RedisServer
@@ -57,8 +60,11 @@ def test_a_successors_token_is_higher_though_the_store_forgot_everything(
         site.await_accepted("checked", name)
         second = site.ledger.await_begin(name, 2)
         assert second.fencing_token > first.fencing_token
+        os.kill(second.pid, signal.SIGSTOP)  # until the first has asked
         site.open_gate(name)
         stalled.thaw()
+        site.ledger.await_end(name)
+        os.kill(second.pid, signal.SIGCONT)
         eventually(lambda: len(site.ledger.ended(name)) == 2, "both came to their end")
         hows = {run.fencing_token: run.how for run in site.ledger.runs(name)}
         assert hows == {first.fencing_token: "LeaseLost", second.fencing_token: "ok"}

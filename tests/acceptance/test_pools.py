@@ -1,6 +1,7 @@
 """Every pool guards alike: prefork, threads, solo, gevent, eventlet."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.oldest
 POOLS = ["prefork", "threads", "solo", "gevent", "eventlet"]
 
 
-@pytest.fixture(params=POOLS)
+@pytest.fixture(scope="module", params=POOLS)
 def pool(request: pytest.FixtureRequest) -> str:
     """A pool that can be had here; only eventlet may be missing in CI."""
     name = str(request.param)
@@ -27,9 +28,9 @@ def pool(request: pytest.FixtureRequest) -> str:
     return name
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pooled(redis_binary: str, pool: str) -> Iterator[Site]:
-    """A site with one worker that has this pool."""
+    """A site with one worker that has this pool, and outlives all that is done to it."""
     assert redis_binary
     with redis_site() as site:
         site.start(pool=pool, concurrency=1 if pool == "solo" else 3)
@@ -60,7 +61,8 @@ def test_a_second_delivery_does_not_run_beside_the_first(
     pooled.ledger.await_begin(name)
     pooled.broker.deliver(pooled.broker.capture(result.id))
     if pool != "solo":  # which takes one message at a time
-        eventually(lambda: pooled.ledger.lines("once_duplicate_delivery"), "it was put off")
+        put_off = partial(pooled.ledger.lines, "once_duplicate_delivery", "held")
+        eventually(lambda: result.id in {x.task_id for x in put_off()}, "it was put off")
     stays(lambda: len(pooled.ledger.runs(name)) == 1, "one run", during=LEASE)
     pooled.open_gate(name)
     pooled.await_state(result, "SUCCESS")

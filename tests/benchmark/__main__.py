@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def throughput(store: RedisServer, tasks: int, turns: int) -> None:
                     calls += used if name == "guarded" else 0
     finally:
         worker.terminate()
-        worker.wait()
+        worker.wait(60)
     ratio = statistics.median(taken["plain"]) / statistics.median(taken["guarded"])
     row("throughput of empty tasks, prefork, to plain Celery's", ratio)
     row("calls to the lock server for a run", calls / tasks / turns)
@@ -133,8 +134,10 @@ def drained(app: Celery, task: Any, tasks: int, store: RedisServer) -> tuple[flo
         store.client().config_resetstat()
         begun = time.perf_counter()
         app.control.add_consumer("celery", reply=True)
-        while channel.client.llen("celery") or channel.client.hlen("unacked"):
-            time.sleep(0.005)
+        load = (partial(channel.client.llen, "celery"), partial(channel.client.hlen, "unacked"))
+        eventually(
+            lambda: not any(each() for each in load), "all had run", timeout=300, poll=0.005
+        )
         return time.perf_counter() - begun, store.command_counts().get("evalsha", 0)
 
 

@@ -1,28 +1,37 @@
 """
-The Celery app that workers and publishers of a site load.
+The Celery app that workers, beats and publishers of a site load.
 
-Workers get their settings as JSON in `HARNESS_SETTINGS`:
+They get their settings as JSON in `HARNESS_SETTINGS`:
 
     conf     Celery settings, and `queue` (a queue to declare, with its arguments)
     once     options of all guarded tasks
     tasks    {task name: {"once": {...}, other task attributes}}
     guarded  False: plain Celery tasks, to see what the tests say without the library
     ledger   path of the ledger
+    main     name of the app
+    base     "QueueOnce", or "Task" for tasks that are not guarded by their class
+    install  how the library gets in beside base=QueueOnce: "setup", "auto" or None
+    declares False: an app that knows no task, as that of many beats
+    schedule entries for beat, see `tests.harness.schedule`
 
-`HARNESS_SLOW_RECEIVER` is how many seconds a receiver of once_lease_lost takes.
+`HARNESS_SLOW_RECEIVER` is how many seconds a receiver of once_lease_lost takes,
+`HARNESS_SLOW_PUBLISH` how long a beat's publish takes after the message was sent.
 """
 
 import json
 import os
+import sys
 import time
 from typing import Any
 
 from celery import Celery, Task
-from celery.signals import worker_ready
+from celery.signals import after_task_publish, beat_init, worker_ready
 from kombu.entity import Exchange, Queue
 
 from tests.harness.bodies import BODIES, HANDLED
 from tests.harness.ledger import Ledger
+from tests.harness.program import MARK
+from tests.harness.schedule import declare_schedule
 
 Settings = dict[str, Any]
 
@@ -38,7 +47,8 @@ def make_app(settings: Settings, *, tasks: bool = True) -> Celery:
         settings: As above.
         tasks: False builds a publisher that knows no task, for `send_task`.
     """
-    app = Celery("harness", set_as_current=False, fixups=[])
+    fixups: list[str] | None = None if "DJANGO_SETTINGS_MODULE" in os.environ else []
+    app = Celery(settings.get("main", "harness"), set_as_current=False, fixups=fixups)
     conf = dict(settings["conf"])
     if queue := conf.pop("queue", None):
         exchange = Exchange(queue["name"], type=queue.get("exchange_type", "direct"))  # type: ignore[no-untyped-call]
@@ -64,10 +74,15 @@ def declare(app: Celery, settings: Settings) -> None:
         given = attributes | overrides.get(name, {})
         mixin = given.pop("mixin", None)
         once = {"keys": ["name"], **settings["once"], **given.pop("once", {})}
-        extra = {"base": guard(mixin), "once": once} if settings["guarded"] else UNGUARDED
+        extra = {"base": guard(mixin), "once": once} if by_class(settings) else UNGUARDED
         app.task(body, name=name, bind=True, shared=False, **extra, **given)
     for name, body in PLAIN.items():
         app.task(BODIES[body], name=name, bind=True, shared=False, base=Task)
+
+
+def by_class(settings: Settings) -> bool:
+    """Whether tasks are guarded by their base class."""
+    return bool(settings["guarded"]) and settings.get("base", "QueueOnce") == "QueueOnce"
 
 
 UNGUARDED: Settings = {"base": Task, "acks_late": True, "reject_on_worker_lost": True}
@@ -81,9 +96,33 @@ def guard(mixin: Any = None) -> Any:
     return type("Both", (mixin, QueueOnce), {}) if mixin else QueueOnce
 
 
+def install(app: Celery, how: str | None) -> None:
+    """Install the library as projects do that use no base=QueueOnce."""
+    if how == "auto":
+        app.conf.imports = ("onceguard.auto",)
+    if how == "setup":
+        import onceguard  # noqa: PLC0415  as in `guard`
+
+        onceguard.setup(app)
+
+
 def announce(sender: Any, **_: Any) -> None:
     """Write into the ledger that this worker consumes from now on."""
     Ledger(sender.app.conf.harness_ledger).note("ready", sender.hostname)
+
+
+def announce_beat(sender: Any, **_: Any) -> None:
+    """Write into the ledger that this beat's loop begins, and from then on what it sends."""
+    ledger, beat = Ledger(sender.app.conf.harness_ledger), os.environ[MARK]
+    slow = float(os.environ.get("HARNESS_SLOW_PUBLISH", "0"))
+
+    def note(headers: Any, body: Any, **_: Any) -> None:
+        name = str(body[0][0]) if body[0] else "-"
+        ledger.note("sent", name, task_id=headers["id"], detail=f"beat={beat}")
+        time.sleep(slow)
+
+    after_task_publish.connect(note, weak=False)
+    ledger.note("ticking", beat)
 
 
 def listen(ledger: str) -> None:
@@ -110,8 +149,15 @@ def dawdle(seconds: float) -> None:
 if "HARNESS_SETTINGS" in os.environ:
     settings = json.loads(os.environ["HARNESS_SETTINGS"])
     worker_ready.connect(announce, weak=False)
+    beat_init.connect(announce_beat, weak=False)
     if settings["guarded"]:
         listen(settings["ledger"])
         if "HARNESS_SLOW_RECEIVER" in os.environ:
             dawdle(float(os.environ["HARNESS_SLOW_RECEIVER"]))
-    app = make_app(settings)
+    if not settings["guarded"]:
+        sys.modules["onceguard"] = None  # type: ignore[assignment]  # as if it were not installed
+    app = make_app(settings, tasks=settings.get("declares", True))
+    app.set_current()  # as an app that is made in the ordinary way is
+    if settings["guarded"]:
+        install(app, settings.get("install"))
+    declare_schedule(app, settings.get("schedule", {}), guarded=settings["guarded"])

@@ -82,6 +82,24 @@ def checked(self: Any, name: str) -> str:
     return name
 
 
+def obedient(self: Any, name: str) -> str:
+    """Run until the gate opens, asking all the while whether to go on."""
+    with witness(self).run(self, name):
+        deadline = time.monotonic() + LONGEST
+        while not gate(self, name).exists() and time.monotonic() < deadline:
+            self.request.once.check()
+            pause(0.05)
+    return name
+
+
+def labelled(self: Any, name: str, label: str) -> str:
+    """Write down another argument than the name, and run until the gate opens."""
+    with witness(self).run(self, name):
+        witness(self).note("label", name, task_id=self.request.id, detail=label)
+        wait_at_gate(self, name)
+    return name
+
+
 def fail(self: Any, name: str) -> NoReturn:
     """Raise an ordinary exception."""
     with witness(self).run(self, name):
@@ -206,9 +224,9 @@ def leave_when_terminated(self: Any, name: str) -> str:
 BODIES: dict[str, Any] = {
     body.__name__: body
     for body in (
-        work, held, nap_native, checked, fail, retry_once, replaced, ignore, reject,
-        reject_first, exit_hard, kill_itself, system_exit, memory_error, collect,
-        retry_slowly, clean_up, leave_when_terminated,
+        work, held, nap_native, checked, obedient, labelled, fail, retry_once, replaced,
+        ignore, reject, reject_first, exit_hard, kill_itself, system_exit, memory_error,
+        collect, retry_slowly, clean_up, leave_when_terminated,
     )
 }  # fmt: skip
 

@@ -5,12 +5,14 @@ import subprocess
 import uuid
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
 
 from tests.harness.redis_server import RedisServer
+from tests.harness.waiting import eventually
 
 RABBITMQ: Final = "amqp://guest:guest@127.0.0.1:5672"
 
@@ -19,8 +21,9 @@ Message = dict[str, Any]
 
 
 def connect(url: str, **options: Any) -> Any:
-    """Open a connection of the test's own."""
-    return Connection(url, **options)  # type: ignore[no-untyped-call]
+    """Open a connection of the test's own, which gives up on a broker that hangs."""
+    bounds = {"read_timeout": 30, "write_timeout": 30}
+    return Connection(url, transport_options=bounds, **options)  # type: ignore[no-untyped-call]
 
 
 class Broker(ABC):
@@ -126,8 +129,8 @@ class RabbitBroker(Broker):
     def capture(self, task_id: str) -> Message:
         """Only while no worker consumes the queue: takes the message and puts it back."""
         with connect(self.url) as connection:
-            taken = connection.default_channel.basic_get(self.name, no_ack=True)
-            assert taken is not None, "The queue is empty, or a worker was quicker."
+            take = partial(connection.default_channel.basic_get, self.name, no_ack=True)
+            taken = eventually(take, "the queue gave its message", timeout=10)
             assert taken.headers["id"] == task_id
             message = {"body": taken.body, "properties": dict(taken.properties)}
             message |= {key: taken.properties[f"content_{key[8:]}"] for key in CONTENT}

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import math
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.harness.clock import monotonic_ns
 from tests.harness.waiting import PATIENCE, eventually
 
 
@@ -99,7 +99,7 @@ class Ledger:
         pid: int | None = None,
     ) -> None:
         """Append one line, in one write."""
-        words = (time.monotonic_ns(), pid or os.getpid(), task_id, event, name, run, detail)
+        words = (monotonic_ns(), pid or os.getpid(), task_id, event, name, run, detail)
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(file, (" ".join(map(str, words)).replace("\n", " ") + "\n").encode())
@@ -110,10 +110,8 @@ class Ledger:
     def run(self, task: Any, name: str) -> Iterator[None]:
         """Write the begin and the end of a task's body."""
         request, run = task.request, uuid.uuid4().hex[:8]
-        once = getattr(request, "once", None)
-        facts = once and f"attempt={once.attempt} fence={once.fencing_token} key={once.key}"
         note = partial(self.note, name=name, task_id=request.id, run=run)
-        note("begin", detail=facts or f"retries={request.retries}")
+        note("begin", detail=facts_of(request))
         try:
             yield
         except BaseException as error:
@@ -159,6 +157,15 @@ class Ledger:
     def ended(self, name: str) -> list[Run]:
         """Runs of that name that came to their own end."""
         return sorted((run for run in self.runs(name) if run.finished), key=lambda run: run.end)
+
+
+def facts_of(request: Any) -> str:
+    """What the run itself knows; a row's header makes `once` True in plain Celery."""
+    once = getattr(request, "once", None)
+    if once is None or isinstance(once, bool | dict):
+        return f"retries={request.retries}"
+    due = once.scheduled_time.timestamp() if once.scheduled_time else ""
+    return f"attempt={once.attempt} fence={once.fencing_token} key={once.key} due={due}"
 
 
 def parse(text: str) -> Line:

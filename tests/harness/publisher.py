@@ -38,9 +38,9 @@ def main(task: str, name: str, processes: int) -> None:
     for child in children:
         child.start()
     for child in children:
-        child.join()
+        child.join(60)
     sys.stdout.flush()
-    os._exit(max(child.exitcode or 0 for child in children))
+    os._exit(any(child.exitcode != 0 for child in children))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tests.harness.ledger import Ledger
 from tests.harness.proxy import Proxy
 from tests.harness.redis_server import RedisServer
 from tests.harness.site import Site, rabbit_site, redis_site
-from tests.harness.waiting import eventually, stays
+from tests.harness.waiting import PATIENCE, eventually, stays
 
 
 @pytest.fixture
@@ -154,5 +154,5 @@ def test_ledger_lines_of_many_threads_stay_whole(tmp_path: object) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE)
     assert len(ledger.lines("x")) == 400

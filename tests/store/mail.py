@@ -22,6 +22,7 @@ class Sent:
     accepted: bool = False
     bodies: int = 0
     completed: bool = False
+    superseded: bool = False
     outcomes: list[str] = field(default_factory=list)
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from onceguard.rules.messages import partition
 from onceguard.store.contract import Held, Lease, Message, Renewed, Started, Successor
-from onceguard.store.redis import RedisStore, _Names
+from onceguard.store.names import Names
+from onceguard.store.opening import open_store
+from onceguard.store.redis import RedisStore
 from tests.harness.redis_server import RedisServer
 
 if TYPE_CHECKING:
@@ -80,8 +82,15 @@ class Rig:
             message, nonce=nonce, lease_ttl=lease_ttl, completed_for=COMPLETED_FOR
         )
 
-    def put_off(self, message: Message, generation: int) -> int:
-        return self.store.put_off(message, generation=generation, completed_for=COMPLETED_FOR)
+    def put_off(
+        self, message: Message, generation: int, *, unique_for: float = UNIQUE_FOR
+    ) -> int:
+        return self.store.put_off(
+            message,
+            generation=generation,
+            completed_for=COMPLETED_FOR,
+            unique_for=unique_for,
+        )
 
     def drop(self, message: Message) -> bool:
         return self.store.drop(message, completed_for=COMPLETED_FOR)
@@ -115,7 +124,7 @@ class Rig:
         """Do what Redis does when a lease or claim ends: its key goes, all else stays."""
         assert self.raw.delete(self.lease_name(message)), "there was nothing to end"
 
-    def names(self, message: Message) -> _Names:
+    def names(self, message: Message) -> Names:
         """The Redis keys of the partition that the message's key belongs to."""
         return self.store._names[partition(message.key)]
 
@@ -171,5 +180,12 @@ def token_of(record: str) -> int:
 
 def open_rig(server: RedisServer, *, url: str = "", socket_timeout: float = 5.0) -> Rig:
     """A rig on a server; it ends with the test's process."""
-    store = RedisStore(url or server.socket_url, prefix=PREFIX, socket_timeout=socket_timeout)
+    store = open_store(url or server.socket_url, prefix=PREFIX, socket_timeout=socket_timeout)
     return Rig(store, server.client())
+
+
+def open_rig_at(rig: Rig, *, prefix: str = PREFIX) -> Rig:
+    """A rig with a store of its own on another one's server."""
+    path = rig.raw.connection_pool.connection_kwargs["path"]
+    store = open_store(f"unix://{path}", prefix=prefix, socket_timeout=5.0)
+    return Rig(store, rig.raw)

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-import redis
 
-from onceguard.store.connect import _client
-from onceguard.store.redis import RedisStore
+from onceguard.store.opening import open_store
+from onceguard.store.server import OneServer
 from tests.harness.redis_server import RedisServer
+from tests.harness.waiting import PATIENCE
 from tests.store.rig import Rig, call, open_rig
 
 FORKS = 50
@@ -57,7 +57,7 @@ def busy(rig: Rig) -> Iterator[list[BaseException]]:
     yield faults
     over.set()
     for thread in threads:
-        thread.join()
+        thread.join(PATIENCE)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -109,14 +109,14 @@ def test_many_callers_at_once_are_all_served(redis_server: RedisServer, rig: Rig
     ready = threading.Barrier(callers + 1)
 
     def ask(number: int) -> bool:
-        ready.wait()
+        ready.wait(PATIENCE)
         return rig.claim(call(f"m{number}", key=f"task({number})")) is None
 
     with ThreadPoolExecutor(callers) as threads, redis_server.client() as admin:
         asked = [threads.submit(ask, number) for number in range(callers)]
         admin.client_pause(300)  # all are under way together
-        ready.wait()
-        assert all(each.result() for each in asked)
+        ready.wait(PATIENCE)
+        assert all(each.result(PATIENCE) for each in asked)
 
 
 def test_dead_pooled_connections_are_replaced_unnoticed(own_redis_server: RedisServer) -> None:
@@ -134,7 +134,7 @@ def together(threads: ThreadPoolExecutor, rig: Rig, server: RedisServer) -> None
     with server.client() as admin:
         admin.client_pause(100)
         asked = [threads.submit(rig.claim, call(f"m{n}", key=f"task({n})")) for n in range(6)]
-        assert [each.result() for each in asked] == [None] * 6
+        assert [each.result(PATIENCE) for each in asked] == [None] * 6
         rig.raw.flushall()
 
 
@@ -151,7 +151,7 @@ def test_threads_that_find_dead_connections_together_do_not_trip_over_each_other
             while time.monotonic() < until:
                 rig.command("CLIENT KILL TYPE normal SKIPME yes")
                 asked = [threads.submit(rig.store.holder, call("m1")) for _ in range(16)]
-                assert [each.result() for each in asked] == [None] * 16
+                assert [each.result(PATIENCE) for each in asked] == [None] * 16
     finally:
         sys.setswitchinterval(switching)
 
@@ -165,7 +165,9 @@ def test_an_idle_connection_may_be_taken_while_the_others_are_closed(rig: Rig) -
             self.clear()
             return there
 
-    connections = rig.store._connections
+    server = rig.store._server
+    assert isinstance(server, OneServer)
+    connections = server._connections
     connections._idle = Contended([connections._make()])
     connections.close()
 
@@ -197,7 +199,7 @@ def test_credentials_in_the_url_are_used(
     with own_redis_server.client() as admin:
         admin.execute_command("ACL SETUSER app on >p@ss/w ~* &* +@all")
         admin.config_set("requirepass", "p@ss/w")
-    store = RedisStore(url(own_redis_server), prefix="once", socket_timeout=5.0)
+    store = open_store(url(own_redis_server), prefix="once", socket_timeout=5.0)
     assert store.claim(call("m1"), unique_for=5.0) is None
 
 
@@ -209,26 +211,6 @@ def test_the_database_in_the_url_is_used(redis_server: RedisServer, database: st
     url = database.format(
         tcp=f"redis://127.0.0.1:{redis_server.port}", path=redis_server.socket
     )
-    RedisStore(url, prefix="once", socket_timeout=5.0).claim(call("m1"), unique_for=5.0)
+    open_store(url, prefix="once", socket_timeout=5.0).claim(call("m1"), unique_for=5.0)
     with redis_server.client(db=3) as third:
         assert third.dbsize() == 2
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [("?ssl_cert_reqs=CERT_NONE", "none"), ("?ssl_cert_reqs=optional", "optional")],
-)
-def test_tls_urls_are_read_as_celery_writes_them(written: str, meant: str) -> None:
-    """FACTS, Locks 3; nothing is sent before the first command."""
-    pool = _client(f"rediss://host:6380/1{written}", socket_timeout=1.0).connection_pool
-    assert pool.connection_class is redis.SSLConnection
-    assert pool.connection_kwargs["ssl_cert_reqs"] == meant
-    assert pool.connection_kwargs["port"] == 6380
-    assert pool.connection_kwargs["db"] == 1
-
-
-def test_a_url_cannot_lift_the_time_out(redis_server: RedisServer) -> None:
-    """The broker's URL is the default, with the broker's time-outs in it (G12)."""
-    url = f"{redis_server.url}?socket_timeout=60&socket_connect_timeout=60"
-    kwargs = _client(url, socket_timeout=0.5).connection_pool.connection_kwargs
-    assert kwargs["socket_timeout"] == kwargs["socket_connect_timeout"] == 0.5

@@ -9,9 +9,11 @@ import pytest
 
 from onceguard.rules.errors import StoreUnavailable
 from onceguard.store.contract import Answer, Renewed
+from onceguard.store.tick_contract import Verdict
 from tests.harness.redis_server import RedisServer
 from tests.store.dropping import DroppingProxy
-from tests.store.rig import KEY, Rig, call, open_rig, record_of
+from tests.store.rig import KEY, Rig, call, open_rig, open_rig_at, record_of
+from tests.store.ticking import tick, tick_and_send
 
 TIMEOUT = 0.3
 OVER_TCP = pytest.mark.parametrize("tcp", [True, False], ids=["tcp", "unix socket"])
@@ -202,6 +204,7 @@ def dropping(own_redis_server: RedisServer) -> Iterator[Callable[[], Rig]]:
     warm.claim(call("warm", key="warm()"))
     warm.run(call("warm", key="warm()"), "w")
     warm.finish(call("warm", key="warm()"), "w")
+    warm.store.unsend(tick(0), tick_and_send(warm, tick(0)))
 
     def make() -> Rig:
         proxies.append(DroppingProxy(own_redis_server.port))
@@ -235,15 +238,24 @@ def test_a_start_whose_reply_is_lost_is_one_start(dropping: Callable[[], Rig]) -
 def test_a_finish_whose_reply_is_lost_is_one_finish(dropping: Callable[[], Rig]) -> None:
     """The key passes on once, and completion stands."""
     rig = dropping()
-    other = open_rig_beside(rig)
+    other = open_rig_at(rig)
     other.run(call("m1"), "n1")
     rig.finish(call("m1"), "n1", retry="m1.r1")
     assert rig.held(call("m1")) == "claim m1.r1"
     assert rig.record(call("m1")) == "done 1 0 n1"
 
 
-def open_rig_beside(rig: Rig) -> Rig:
-    """A rig on the same server that does not go through the proxy."""
-    path = rig.raw.connection_pool.connection_kwargs["path"]
-    store = type(rig.store)(f"unix://{path}", prefix="once", socket_timeout=5.0)
-    return Rig(store, rig.raw)
+def test_a_tick_whose_reply_is_lost_is_this_beats(dropping: Callable[[], Rig]) -> None:
+    """Taken for another beat's, the tick would be sent by nobody."""
+    rig = dropping()
+    answer = rig.store.tick(tick(1))
+    assert (answer.verdict, answer.before) == (Verdict.SEND, "")
+    assert rig.held(tick(1).message) == f"claim {tick(1).message.message_id}"
+
+
+def test_a_tick_taken_back_without_a_reply_is_taken_back(dropping: Callable[[], Rig]) -> None:
+    """The second call finds nothing to take back, and must not find anything else."""
+    rig = dropping()
+    answer = open_rig_at(rig).store.tick(tick(1))
+    rig.store.unsend(tick(1), answer)
+    assert open_rig_at(rig).store.tick(tick(2, slot=tick(1).slot)).verdict is Verdict.SEND

@@ -1,10 +1,18 @@
 """Every transition once, in an order in which each one changes something."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from onceguard.store.scripts import PROBE, Call
 from tests.store.rig import Rig, call
+from tests.store.ticking import ENTRY, at, sent, tick
 
 Step = Callable[[], object]
+
+
+def probe(rig: Rig) -> None:
+    """Do what is done when a worker starts."""
+    rig.store._server.run(Call(PROBE, [rig.names(call("m1")).probe]))
 
 
 def tour(rig: Rig, *, own_lease: bool) -> dict[str, Step]:
@@ -12,11 +20,19 @@ def tour(rig: Rig, *, own_lease: bool) -> dict[str, Step]:
     first = call("m1", own_lease=own_lease)
     retry = call("m1.r1", task_id=first.task_id, own_lease=own_lease)
     other = call("m2", own_lease=own_lease)
+    due = [tick(n, policy="cancel_other", own_lease=own_lease) for n in range(4)]
+    waiting = replace(due[2].message, waits=True)
     seen = ""
 
     def start() -> None:
         nonlocal seen
         seen = rig.run(first, "n1")
+
+    def buffer() -> None:
+        sent(rig, due[2], rig.store.tick(due[2]))
+
+    def fail_to_send() -> None:
+        rig.store.unsend(due[3], rig.store.tick(due[3]))
 
     return {
         "claim": lambda: rig.claim(first),
@@ -41,4 +57,18 @@ def tour(rig: Rig, *, own_lease: bool) -> dict[str, Step]:
         "drop": lambda: rig.drop(other),
         "forget": lambda: rig.store.forget([first], after=1.0),
         "holder": lambda: rig.store.holder(first),
+        "list": lambda: rig.claim(other) or rig.store.holders(),
+        "drop what was listed": lambda: rig.drop(other),
+        "tick": lambda: rig.store.tick(due[0]),
+        "tick is sent": lambda: sent(rig, due[0], rig.store.tick(due[0])),
+        "start the tick": lambda: rig.start(due[0].message, "n6"),
+        "miss a tick": lambda: rig.store.tick(replace(due[1], slot=at(1.0), grace=1.0)),
+        "tick while one runs": buffer,
+        "put the tick off": lambda: rig.put_off(waiting, 1),
+        "take a tick back": fail_to_send,
+        "probe": lambda: probe(rig),
+        "last ticks": lambda: rig.store.last_ticks([ENTRY]),
+        "finish the tick": lambda: rig.finish(due[0].message, "n6"),
+        "start the tick that waits": lambda: rig.run(waiting, "n7"),
+        "drop the tick that waits": lambda: rig.drop(waiting),
     }

@@ -5,13 +5,13 @@ Time stands still: leases and claims are long, and one that ends by itself is de
 Redis would. The world knows from its own bookkeeping, not from Redis, who must hold a key.
 """
 
-from onceguard.store.contract import Answer, Renewed, Started
+from onceguard.store.contract import Answer, Message, Renewed, Started
 from tests.store.mail import Delivery, Entry, Hold, Sent, ask_once_or_twice
 from tests.store.rig import Rig, call, token_of
 
 MAX_DELIVERIES = 3
 KEYS = ("task(1)", "task(2)")
-_TWICE = {"put_off", "finish", "shorten", "abandon"}
+_TWICE = {"put_off", "finish", "shorten", "abandon", "drop"}
 
 
 class World:
@@ -25,6 +25,7 @@ class World:
         self.sent: dict[str, Sent] = {}
         self.refused: list[Sent] = []
         self.holds: dict[str, Hold | None] = dict.fromkeys(KEYS)
+        self.waiting: dict[str, Hold | None] = dict.fromkeys(KEYS)
         self.starts = dict.fromkeys(KEYS, 0)
         self.token = dict.fromkeys(KEYS, 0)
         self._number = 0
@@ -108,6 +109,7 @@ class World:
             Answer.ALREADY_COMPLETED: self._already_completed,
             Answer.DUPLICATE_DELIVERY: self._duplicate_delivery,
             Answer.REJECTED: self._rejected,
+            Answer.REPLACED: self._replaced,
             Answer.CONFLICT: self._conflict,
         }[started.answer](delivery, started)
         return delivery
@@ -126,6 +128,7 @@ class World:
         beside = [each for each in self.deliveries if each.body and each.message.key == key]
         assert all(each.stalled for each in beside), f"{delivery} runs beside {beside}"
         assert not sent.completed, f"{sent} is completed and runs again"
+        assert not sent.superseded, f"{sent} is superseded and runs"
         assert sent.bodies < MAX_DELIVERIES
         sent.bodies += 1
         assert started.held is not None
@@ -135,6 +138,7 @@ class World:
         self.token[key] = token_of(delivery.record)
         self.starts[key] += 1
         self.holds[key] = delivery.lease
+        self._leave_the_queue(delivery.message)
         delivery.body = True
         if sent.parent:
             self._complete(sent.parent, "went on as its retry")
@@ -156,13 +160,17 @@ class World:
         assert not hold or hold[0] == "claim" or self._other_task(hold, delivery)
         delivery.steps, delivery.outcome = ["finish", "ack"], "rejected"
 
+    def _replaced(self, delivery: Delivery, _: Started) -> None:
+        assert delivery.sent.superseded
+        delivery.steps = ["drop", "ack"]
+
     def _conflict(self, delivery: Delivery, started: Started) -> None:
         hold = self.holds[delivery.message.key]
         assert hold is not None
         assert hold[0] == "lease"
         assert self._other_task(hold, delivery)
         waited = started.starts or started.generation or delivery.entry.generation
-        if waited or delivery.sent.retries:
+        if waited or delivery.sent.retries or delivery.message.waits:
             self._put_off(delivery, started)
         else:
             delivery.steps, delivery.outcome = ["finish", "ack"], "overlap_skipped"
@@ -179,11 +187,20 @@ class World:
         """Find a message revoked or expired before its start."""
         entry.queued -= 1
         entry.unacked = False
-        message = entry.sent.message
-        ask_once_or_twice(lambda: self.rig.drop(message), twice=twice)
+        ask_once_or_twice(lambda: self._drop(entry.sent, "dropped"), twice=twice)
+
+    def _drop(self, sent: Sent, outcome: str) -> None:
+        message = sent.message
+        self.rig.drop(message)
         if self.holds[message.key] == ("claim", message.message_id):
             self.holds[message.key] = None
-        self._complete(entry.sent, "dropped")
+        self._leave_the_queue(message)
+        self._complete(sent, outcome)
+
+    def _leave_the_queue(self, message: Message) -> None:
+        """Free the place beside the lock of a tick that waited for a run's end."""
+        if message.waits and self.waiting[message.key] == ("claim", message.message_id):
+            self.waiting[message.key] = None
 
     # Going on and ending
 
@@ -223,20 +240,27 @@ class World:
         generation = delivery.entry.generation + 1
         assert self.rig.put_off(delivery.message, generation) >= generation
 
+    def _do_drop(self, delivery: Delivery) -> None:
+        self._drop(delivery.sent, "replaced")
+
     def _do_finish(self, delivery: Delivery) -> None:
         key, mid, retry = delivery.message.key, delivery.message.message_id, delivery.retry
         retry_id = retry.message.message_id if retry else None
         self.rig.finish(delivery.message, delivery.nonce, retry=retry_id)
         if self.holds[key] in {delivery.lease, ("claim", mid)}:
             self.holds[key] = None
-        if retry and self.holds[key] is None and not retry.completed:
+        if retry and delivery.sent.superseded and not (retry.bodies or retry.completed):
+            retry.superseded = True
+        elif retry and self.holds[key] is None and not retry.completed:
             claimed = self.rig.held(delivery.message) == f"claim {retry_id}"
             assert claimed or retry.bodies, "the key was not passed on"
             self.holds[key] = ("claim", str(retry_id)) if claimed else None
+        self._leave_the_queue(delivery.message)
         self._complete(delivery.sent, delivery.outcome)
 
     def _do_shorten(self, delivery: Delivery) -> None:
         self.rig.shorten(delivery.message, delivery.nonce)
+        self._leave_the_queue(delivery.message)
         self._complete(delivery.sent, delivery.outcome)
 
     def _do_die(self, delivery: Delivery) -> None:
@@ -296,14 +320,16 @@ class World:
         answer, _ = ask_once_or_twice(
             lambda: self.rig.renew(delivery.message, delivery.nonce, record), twice=False
         )
+        kept = Renewed.SUPERSEDED if delivery.sent.superseded else Renewed.RENEWED
         if twice:
             again, _ = self.rig.renew(delivery.message, delivery.nonce, record)
-            assert again is answer or (answer, again) == (Renewed.RETAKEN, Renewed.RENEWED)
+            assert again is answer or (answer, again) == (Renewed.RETAKEN, kept)
         if not delivery.stalled:
-            assert answer is Renewed.RENEWED
+            assert answer is kept
             return
         over = delivery.sent.completed or self.starts[key] > delivery.starts_then
-        assert (answer is Renewed.RETAKEN) == (not over), f"{answer} of {delivery}"
-        if answer is Renewed.RETAKEN:
+        retaken = Renewed.SUPERSEDED if delivery.sent.superseded else Renewed.RETAKEN
+        assert (answer is retaken) == (not over), f"{answer} of {delivery}"
+        if answer is retaken:
             delivery.stalled = False
             self.holds[key] = delivery.lease

@@ -22,7 +22,7 @@ broker_transport_options = {
 }
 worker_concurrency = 2
 worker_prefetch_multiplier = 1
-beat_schedule = {"sync": {"task": "sync", "schedule": 2.0, "args": [3]}}
+beat_schedule = {"sync": {"task": "sync", "schedule": 2.0, "args": [3], "once": True}}
 
 once_defaults = {"lease_ttl": 3}
 once_enabled = os.environ.get(UNGUARDED) != "1"

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 _GRACE = 4.0
 
+# Not a session where a group can be had: Linux shares the processor among sessions.
+_OWN_GROUP: dict[str, Any] = (
+    {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
+)
+
 
 class Program:
     """
     A subprocess with all its children.
 
-    It leads a session of its own: a Ctrl-C reaches the show only, which then
+    It leads a process group of its own: a Ctrl-C reaches the show only, which then
     ends everything in order, and a worker's children are found by their group.
 
     Attributes:
@@ -44,7 +49,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                **_OWN_GROUP,
             )
 
     @property
@@ -111,10 +116,13 @@ class Programs:
         quiet = ["--without-gossip", "--without-mingle"]
         return self._start(name, [*_CELERY, "worker", "-n", f"{name}@demo", *quiet, *_LOG])
 
-    def beat(self) -> Program:
-        """Start a beat."""
-        schedule = str(self._directory / "beat")
-        return self._start("beat", [*_CELERY, "beat", "-s", schedule, *_LOG])
+    def beat(self, name: str) -> Program:
+        """Start a beat, with a schedule file of its own."""
+        schedule = str(self._directory / name)
+        pid_file = str(self._directory / f"{name}.pid")
+        return self._start(
+            name, [*_CELERY, "beat", "-s", schedule, "--pidfile", pid_file, *_LOG]
+        )
 
     def dead(self) -> Program | None:
         """Name one that ended and should not have."""

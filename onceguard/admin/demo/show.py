@@ -70,11 +70,12 @@ class Show:
     def run(self, redis_binary: str) -> None:
         """Show everything, from the first process to the last act."""
         workers = self._open(redis_binary)
-        beat = self._let_ticks_overlap()
+        beats = self._let_ticks_overlap()
         self._publish_duplicates()
+        self._kill_a_beat(beats[0])
         self._deliver_again()
         self._await(lambda: self._done("sync(warehouse=3)"), _DRAINING)
-        beat.terminate()
+        beats[1].terminate()
         survivor = self._kill_a_worker(workers)
         self._kill_a_pool_process()
         self._poison(survivor)
@@ -84,16 +85,22 @@ class Show:
         return faults(self._ledger.lines(), self._accepted, {_POISON: tasks.MAX_STARTS})
 
     def _open(self, redis_binary: str) -> dict[str, Program]:
-        self._board.act("A Redis, two workers with two processes each, and a beat are started.")
+        self._board.act("A Redis and two workers with two processes each are started.")
         self._programs.redis(redis_binary, self._socket)
         self._must(lambda: answers(self._redis), "the Redis answered")
         workers = {name: self._programs.worker(name) for name in ("one", "two")}
         self._must(lambda: self._count("ready") == len(workers), "both workers were ready")
         return workers
 
-    def _let_ticks_overlap(self) -> Program:
-        self._board.act("Beat sends sync every 2 s, and one run takes 5 s: ticks overlap it.")
-        return self._programs.beat()
+    def _let_ticks_overlap(self) -> tuple[Program, Program]:
+        self._board.act(
+            "Two beats send sync every 2 s, and one run takes 5 s: ticks overlap it."
+        )
+        return self._programs.beat("beat-one"), self._programs.beat("beat-two")
+
+    def _kill_a_beat(self, beat: Program) -> None:
+        beat.kill()
+        self._board.tell("", "killed", f"{beat.name}, by SIGKILL: the other one goes on")
 
     def _publish_duplicates(self) -> None:
         self._board.act("Equal calls are published: one kind raises, the other is skipped.")

@@ -30,8 +30,8 @@ end
 if note then -- a nonce that begins with '-' is of a run that was given up
   local starts, generation = string.match(note, '^open (%d+) (%d+)')
   starts = math.max(0, starts - 1 + ARGV[7])
-  redis.call('SET', KEYS[3], 'open ' .. starts .. ' ' .. generation .. ' -' .. ARGV[2] .. ' 0',
-    'PX', math.max(1, redis.call('PTTL', KEYS[3])))
+  redis.call('SET', KEYS[3], 'open ' .. starts .. ' ' .. generation .. ' -' .. ARGV[2] .. ' 0'
+    .. (string.match(note, ' superseded$') or ''), 'PX', math.max(1, redis.call('PTTL', KEYS[3])))
 end
 if ARGV[3] ~= '0' and redis.call('EXISTS', KEYS[1]) == 0 then
   local time = redis.call('TIME')

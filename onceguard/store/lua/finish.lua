@@ -5,6 +5,7 @@
 -- KEYS[3]  record of the message
 -- KEYS[4]  index of the partition
 -- KEYS[5]  record of the retry that this run published, else KEYS[3]
+-- KEYS[6]  claim of the tick that waits for a run's end, if this is one, else KEYS[1]
 -- ARGV[1]  message id
 -- ARGV[2]  delivery nonce
 -- ARGV[3]  life of the message's record, in milliseconds
@@ -41,13 +42,22 @@ if claim and string.sub(claim, 1, #own_claim) == own_claim then
   redis.call('ZREM', KEYS[4], ARGV[4])
   claim = false
 end
+local waiting = KEYS[6] ~= KEYS[1] and redis.call('GET', KEYS[6])
+if waiting and string.sub(waiting, 1, #own_claim) == own_claim then
+  redis.call('DEL', KEYS[6])
+end
 
 redis.call('SET', KEYS[3], 'done' .. string.match(note, '^%S+(.*)$'), 'PX', ARGV[3])
 
--- A retry that has started, or is over, ends no claim any more: none is made.
-local next_note = ARGV[6] ~= '' and redis.call('GET', KEYS[5])
-if ARGV[6] ~= '' and not claim
-    and (not next_note or string.sub(next_note, 1, 7) == 'open 0 ') then
+-- A retry that has started, or is over, ends no claim any more: none is made. That of
+-- a run which a newer tick superseded (and which was told so by an exception) is not
+-- to run either.
+local next_note = ARGV[6] ~= '' and redis.call('GET', KEYS[5]) or 'open 0 0 - 0'
+local unstarted = ARGV[6] ~= '' and string.sub(next_note, 1, 7) == 'open 0 '
+if unstarted and string.find(note, ' superseded', 1, true) then
+  local marked = string.find(next_note, ' superseded', 1, true) and '' or ' superseded'
+  redis.call('SET', KEYS[5], next_note .. marked, 'PX', ARGV[3])
+elseif unstarted and not claim then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   redis.call('SET', KEYS[1],

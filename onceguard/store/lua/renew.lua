@@ -12,6 +12,7 @@
 --
 -- Returns for each lease an answer and a record:
 --   renewed  the lease's record        retaken  the lease's record
+--   superseded  the lease's record: renewed, but a newer tick wants to run
 --   ended    '' (its run is over)      absent   '' (never seen, not there)
 --   lost     the record of who has it now, or ''
 
@@ -19,7 +20,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function keep(at, arg, answer, record)
-  redis.call('PEXPIRE', KEYS[at + 1], ARGV[arg + 3])
+  local note = redis.call('GETEX', KEYS[at + 1], 'PX', ARGV[arg + 3])
+  if note and string.find(note, ' superseded', 1, true) then
+    answer = 'superseded'
+  end
   redis.call('ZADD', KEYS[1], now + ARGV[arg + 2], ARGV[arg + 5])
   if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[arg + 2]) then
     redis.call('PEXPIRE', KEYS[1], ARGV[arg + 2] + 86400000)
@@ -34,7 +38,7 @@ end
 -- The record of a lease that ended before anyone renewed it: from its message's
 -- record if that is left, else with a new token.
 local function unseen(arg, note)
-  local starts, nonce, token = string.match(note or '', '^open (%d+) %d+ (%S+) (%d+)$')
+  local starts, nonce, token = string.match(note or '', '^open (%d+) %d+ (%S+) (%d+)')
   if nonce ~= ARGV[arg + 1] then
     local last = tonumber(redis.call('GET', KEYS[2]) or '0')
     starts, token = '1', string.format('%.0f', math.max(last + 1, now * 1000))

@@ -4,6 +4,7 @@
 -- KEYS[2]  where the lease stands: KEYS[1], or the run of this task alone
 -- KEYS[3]  record of the message
 -- KEYS[4]  index of the partition
+-- KEYS[5]  claim of the tick that waits for a run's end, if this is one, else KEYS[1]
 -- ARGV[1]  message id
 -- ARGV[2]  delivery nonce
 -- ARGV[3]  longest life that the lease keeps, in milliseconds
@@ -27,6 +28,10 @@ local claim = redis.call('GET', KEYS[1])
 if claim and string.sub(claim, 1, #own_claim) == own_claim then
   redis.call('DEL', KEYS[1])
   redis.call('ZREM', KEYS[4], ARGV[5])
+end
+local waiting = redis.call('GET', KEYS[5])
+if waiting and string.sub(waiting, 1, #own_claim) == own_claim then
+  redis.call('DEL', KEYS[5])
 end
 local note = redis.call('GET', KEYS[3]) or 'open 0 0 -'
 redis.call('DEL', KEYS[3])

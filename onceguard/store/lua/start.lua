@@ -7,6 +7,7 @@
 -- KEYS[5]  index of the partition
 -- KEYS[6]  fencing counter of the partition
 -- KEYS[7]  token of the newest lease that followed one that ended by itself
+-- KEYS[8]  claim of the tick that waits for a run's end, if this is one, else KEYS[1]
 -- ARGV[1]  message id
 -- ARGV[2]  delivery nonce
 -- ARGV[3]  where it runs
@@ -16,6 +17,7 @@
 -- ARGV[7]  starts after which the message is given up
 -- ARGV[8]  the key, as the index lists its claim
 -- ARGV[9]  the name of the lease, as the index lists it
+-- ARGV[10] unix milliseconds after which it is too late to start; '' for never
 --
 -- Returns {answer, record of the lease or of its holder, time left in
 -- milliseconds, generation of the message, starts of the message so far}.
@@ -58,12 +60,18 @@ end
 if starts >= tonumber(ARGV[7]) then
   return {'rejected', lease or '', 0, generation, starts}
 end
+if note and string.find(note, ' superseded', 1, true) then
+  return {'replaced', '', 0, generation, starts}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if starts == 0 and ARGV[10] ~= '' and now > tonumber(ARGV[10]) * 1000 then
+  return {'missed', lease or '', 0, generation, starts}
+end
 if kind == 'lease' then
   return {'conflict', lease, redis.call('PTTL', KEYS[2]), generation, starts}
 end
 
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
 local token = math.max(tonumber(redis.call('GET', KEYS[6]) or '0') + 1, now)
 local text = string.format('%.0f', token)
 local record = owner .. (starts + 1) .. ' ' .. text .. ' '
@@ -84,6 +92,12 @@ if KEYS[1] ~= KEYS[2] and claim and string.sub(claim, 1, #mine) == mine then
 end
 if claim and (KEYS[1] == KEYS[2] or string.sub(claim, 1, #mine) == mine) then
   redis.call('ZREM', KEYS[5], ARGV[8])
+end
+if KEYS[8] ~= KEYS[1] then
+  local waiting = redis.call('GET', KEYS[8])
+  if waiting and string.sub(waiting, 1, #mine) == mine then
+    redis.call('DEL', KEYS[8])
+  end
 end
 if redis.call('ZSCORE', KEYS[5], ARGV[9]) then
   redis.call('SET', KEYS[7], text, 'PX', ARGV[6])

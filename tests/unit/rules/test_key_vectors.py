@@ -22,6 +22,7 @@ def keys_of_a_process(hash_seed: str) -> dict[str, str]:
         check=True,
         capture_output=True,
         text=True,
+        timeout=60,
     )
     keys: dict[str, str] = json.loads(found.stdout)
     return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import timeit
 from typing import TYPE_CHECKING, Any
 
@@ -122,9 +123,11 @@ def test_fast_binding_is_taken_for_every_good_plain_call(
 def test_a_plain_call_never_waits_for_inspect() -> None:
     """Every publish makes a key; inspect's binding alone takes twice as long as all of it."""
     make = maker()
-    whole = min(timeit.repeat(lambda: make((7,), {}), number=2000, repeat=9))
-    slow_binding = min(timeit.repeat(lambda: make.bind((7,), {}), number=2000, repeat=9))
-    assert whole < slow_binding
+    whole = timeit.Timer(lambda: make((7,), {}), timer=time.thread_time)
+    slow_binding = timeit.Timer(lambda: make.bind((7,), {}), timer=time.thread_time)
+    # In turns and in short pieces, of which a loaded machine leaves some alone.
+    turns = [(whole.timeit(200), slow_binding.timeit(200)) for _ in range(100)]
+    assert min(turn[0] for turn in turns) < min(turn[1] for turn in turns)
 
 
 @pytest.mark.parametrize(

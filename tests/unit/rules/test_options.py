@@ -16,6 +16,7 @@ from onceguard.rules.options import (
     OnConflict,
     OnRunConflict,
     OnStoreUnavailable,
+    OverlapPolicy,
     Scope,
     check_defaults,
     check_signature,
@@ -148,9 +149,6 @@ def test_a_wrong_option_is_refused_with_its_rule(value: object, says: str) -> No
         ({"limit": True}, "only 1 does"),
         ({"lock_at_least_for": 5}, "only 0.0 does"),
         ({"lock_at_most_for": 5}, "only None does"),
-        ({"overlap_policy": "skip"}, "belongs to beat entries"),
-        ({"misfire_grace_time": 5}, "belongs to beat entries"),
-        ({"jitter": 5}, "belongs to beat entries"),
     ],
 )
 def test_what_is_planned_is_refused_as_that(value: object, exists: str) -> None:
@@ -296,7 +294,74 @@ def test_a_task_that_takes_any_name_is_checked_at_the_call() -> None:
     check_signature(Once(keys=["x"]), inspect.signature(anything), "tasks.anything")
 
 
-@pytest.mark.parametrize("word", [*Scope, *OnConflict, *OnRunConflict, *OnStoreUnavailable])
+@pytest.mark.parametrize(
+    "word", [*Scope, *OnConflict, *OnRunConflict, *OnStoreUnavailable, *OverlapPolicy]
+)
 def test_words_print_as_they_are_written(word: Any) -> None:
     """Log lines and errors show 'skip', not 'OnConflict.SKIP', under any Python."""
     assert str(word) == f"{word}" == word.value
+
+
+BEATS = {
+    "overlap_policy": "buffer_one",
+    "misfire_grace_time": 5,
+    "jitter": timedelta(seconds=2),
+}
+
+
+@pytest.mark.parametrize("value", [BEATS, Once(**BEATS)], ids=["dict", "object"])  # type: ignore[arg-type]
+def test_what_belongs_to_beat_entries_is_refused_elsewhere(value: object) -> None:
+    """A task with an overlap_policy would look protected from ticks, and nobody reads it."""
+    problems = refused(value)
+    assert len(problems) == 3
+    for name, problem in zip(sorted(BEATS), sorted(problems), strict=True):
+        assert problem.startswith(f"'{name}' belongs to beat entries.")
+        assert "once_defaults" in problem
+    with pytest.raises(InvalidOptions, match="belongs to beat entries"):
+        override(Once(), value, "a call of t")
+
+
+def test_an_entry_takes_the_options_of_tasks_and_its_own() -> None:
+    """Entries are one more place of `once`, not another language."""
+    written = {**BEATS, "keys": ["user_id"], "graceful": True, "lease_ttl": 5}
+    once = parse(written, owner="beat entry 'nightly'", beat=True)
+    assert once == Once(**written)  # type: ignore[arg-type]
+    assert (once.overlap_policy, once.misfire_grace_time) == (OverlapPolicy.BUFFER_ONE, 5.0)
+    assert (once.jitter, once.keys, once.on_conflict) == (2.0, ("user_id",), "skip")
+    assert override(Once(keys=["user_id"]), BEATS, "an entry", beat=True).jitter == 2.0
+
+
+def test_an_entry_says_nothing_by_default() -> None:
+    """The safe policy, no limit to lateness, and no delay."""
+    once = parse(True, owner="beat entry 'nightly'", beat=True)
+    assert once.overlap_policy is OverlapPolicy.SKIP
+    assert (once.misfire_grace_time, once.jitter) == (None, 0.0)
+
+
+def test_what_is_beats_may_be_a_default_and_does_not_travel() -> None:
+    """One policy for all entries; a worker of an older version need not know its name."""
+    defaults = check_defaults(BEATS, "once_defaults")
+    assert parse(True, owner="t", defaults=defaults).overlap_policy == "buffer_one"
+    once = parse({**BEATS, "lease_ttl": 5}, owner="an entry", beat=True)
+    assert once.to_header() == {"lease_ttl": 5.0}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({"overlap_policy": "buffer"}, "Did you mean 'buffer_one'?"),
+        ({"overlap_policy": "allow"}, "'skip', 'buffer_one', 'keep_latest', 'cancel_other'"),
+        ({"overlap_policy": None}, "overlap_policy must be"),
+        ({"misfire_grace_time": 0}, "misfire_grace_time must be at least 0.1 s"),
+        ({"misfire_grace_time": "60"}, "must be a number of seconds"),
+        ({"jitter": -1}, "jitter must be at least 0 s"),
+        ({"jitter": None}, "jitter must be a number of seconds"),
+        ({"jiter": 1}, "Did you mean 'jitter'?"),
+    ],
+)
+def test_a_wrong_option_of_an_entry_is_refused_with_its_rule(value: object, says: str) -> None:
+    """As for tasks."""
+    with pytest.raises(InvalidOptions) as caught:
+        parse(value, owner="beat entry 'nightly'", beat=True)
+    (problem,) = caught.value.problems
+    assert says in problem

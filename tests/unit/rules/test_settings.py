@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from onceguard.rules.choices import OnBeatStoreUnavailable, OverlapPolicy
 from onceguard.rules.errors import InvalidSettings
-from onceguard.rules.settings import Settings, choose_url, read
+from onceguard.rules.settings import Settings, read
 from onceguard.rules.urls import redact
 
 URL = "redis://:secret@host:6379/0"
@@ -30,9 +31,12 @@ def test_nothing_set_means_the_documented_defaults() -> None:
         url=None,
         prefix="once",
         defaults={},
+        transport_options=None,
         socket_timeout=1.0,
+        wait_replicas=0,
         keep_visible=True,
         beat_ticks=True,
+        beat_on_store_unavailable=OnBeatStoreUnavailable.SEND,
         enabled=True,
         history=0,
     )
@@ -43,20 +47,30 @@ def test_every_setting_is_read() -> None:
     config = {
         "once_url": URL,
         "once_prefix": "shop",
-        "once_defaults": {"lease_ttl": 5, "graceful": True},
+        "once_defaults": {"lease_ttl": 5, "graceful": True, "overlap_policy": "buffer_one"},
+        "once_transport_options": {"master_name": "main"},
         "once_socket_timeout": 0.25,
+        "once_wait_replicas": 1,
         "once_keep_visible": False,
         "once_beat_ticks": False,
+        "once_beat_on_store_unavailable": "skip",
         "once_enabled": False,
         "once_history": 20,
     }
     assert read_from(config) == Settings(
         url=URL,
         prefix="shop",
-        defaults={"lease_ttl": 5.0, "on_conflict": "skip"},
+        defaults={
+            "lease_ttl": 5.0,
+            "on_conflict": "skip",
+            "overlap_policy": OverlapPolicy.BUFFER_ONE,
+        },
+        transport_options={"master_name": "main"},
         socket_timeout=0.25,
+        wait_replicas=1,
         keep_visible=False,
         beat_ticks=False,
+        beat_on_store_unavailable=OnBeatStoreUnavailable.SKIP,
         enabled=False,
         history=20,
     )
@@ -90,10 +104,17 @@ def test_settings_are_read_through_a_namespace() -> None:
         ({"once_url": 7}, "once_url must be a string, got int"),
         ({"once_url": "host:6379"}, "must start with 'redis://'"),
         ({"once_url": "amqp://u:secret@host"}, "got 'amqp://u:***@host'"),
-        ({"once_url": ["redis://a", "redis://b"]}, "can't be a list yet"),
-        ({"once_url": ("redis://a",)}, "can't be a list yet"),
+        ({"once_url": []}, "must not be an empty list"),
+        ({"once_url": ["redis://a", 7]}, "once_url must be a string, got int"),
+        ({"once_url": ["redis://a", "amqp://u:secret@b"]}, "got 'amqp://u:***@b'"),
+        ({"once_url": ["sentinel://a", "redis+cluster://b"]}, "must be one URL, or those"),
         ({"once_url": "redis://a;redis://b"}, "must be one URL"),
-        ({"once_url": "sentinel://:secret@a"}, "Sentinel does not work yet"),
+        (
+            {"once_url": "sentinel://a;redis://:secret@b"},
+            "must be one URL, or those of several",
+        ),
+        ({"once_wait_replicas": -1}, "once_wait_replicas must be a whole number"),
+        ({"once_wait_replicas": True}, "once_wait_replicas must be a whole number"),
         ({"once_prefix": ""}, "once_prefix must be 1 to 64"),
         ({"once_prefix": "a{b"}, "once_prefix"),
         ({"once_prefix": "a b"}, "once_prefix"),
@@ -102,6 +123,10 @@ def test_settings_are_read_through_a_namespace() -> None:
         ({"once_socket_timeout": "1"}, "must be a number of seconds"),
         ({"once_keep_visible": "0"}, "once_keep_visible must be True or False, got '0'"),
         ({"once_beat_ticks": 1}, "once_beat_ticks must be True or False"),
+        ({"once_beat_on_store_unavailable": "run"}, "must be 'send' or 'skip', got 'run'"),
+        ({"once_beat_on_store_unavailable": True}, "must be 'send' or 'skip', got True"),
+        ({"once_beat_on_store_unavailable": "sent"}, "Did you mean 'send'?"),
+        ({"once_on_store_unavailable": "run"}, "is not a setting. Did you mean"),
         ({"once_enabled": "no"}, "once_enabled must be True or False"),
         ({"once_history": -1}, "once_history must be a whole number"),
         ({"once_defaults": {"lease_tll": 5}}, "once_defaults: 'lease_tll' is not an option"),
@@ -159,7 +184,7 @@ def test_our_settings_win_over_celery_onces() -> None:
 
 def test_celery_onces_url_is_not_even_checked_beside_ours() -> None:
     """It is for celery-once alone then, which can do with other servers."""
-    settings = read_from({"ONCE": {"settings": {"url": "sentinel://a"}}, "once_url": URL})
+    settings = read_from({"ONCE": {"settings": {"url": "file:///tmp"}}, "once_url": URL})
     assert settings.url == URL
 
 
@@ -178,46 +203,6 @@ def test_what_celery_once_could_and_we_cannot_is_refused(old: Any, says: str) ->
     """A project that relies on it has to know before it runs."""
     (problem,) = refused({"ONCE": old})
     assert says in problem
-
-
-@pytest.mark.parametrize(
-    ("url", "broker", "backend", "chosen"),
-    [
-        ("redis://own", "redis://broker", "redis://backend", "redis://own"),
-        (None, "redis://broker", "redis://backend", "redis://broker"),
-        (None, "rediss://broker", None, "rediss://broker"),
-        (None, "redis+socket:///run/r.sock", None, "redis+socket:///run/r.sock"),
-        (None, "unix:///run/r.sock", None, "unix:///run/r.sock"),
-        (None, "amqp://broker", "redis://backend", "redis://backend"),
-        (None, ["amqp://a", "redis://b"], None, "redis://b"),
-        (None, "amqp://a;redis://b;redis://c", None, "redis://b"),
-        (None, "sentinel://a", "redis://backend", "redis://backend"),
-        (None, None, "REDIS://backend", "REDIS://backend"),
-    ],
-)
-def test_locks_are_kept_on_the_first_redis_there_is(
-    url: str | None, broker: Any, backend: Any, chosen: str
-) -> None:
-    """No set-up is needed where the broker is Redis; all processes must agree on one."""
-    assert choose_url(Settings(url=url), broker, backend) == chosen
-
-
-@pytest.mark.parametrize(
-    ("broker", "backend", "says"),
-    [
-        (None, None, "neither is set"),
-        ("amqp://u:secret@host//", "rpc://", "amqp://u:***@host//, rpc://"),
-        ("sentinel://:secret@a;sentinel://:secret@b", None, "Sentinel does not work yet"),
-        ("memory", "db+sqlite:///x", "Set once_url="),
-    ],
-)
-def test_without_a_redis_the_way_out_is_named(broker: Any, backend: Any, says: str) -> None:
-    """It is the first thing a RabbitMQ project sees."""
-    with pytest.raises(InvalidSettings) as caught:
-        choose_url(Settings(), broker, backend)
-    assert says in str(caught.value)
-    assert "once_url" in str(caught.value)
-    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,245 @@
+"""Stand between a scheduler and what it sends, whichever scheduler it is."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from celery import schedules, signals
+
+from onceguard.beat.ticks import Passed, Sending, Ticks
+from onceguard.rules.lives import aware
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from onceguard.store.tick_contract import LastTick
+
+logger = logging.getLogger("celery.beat")
+
+_JUST_AFTER = 1.0
+_PAUSE = 5.0
+_LATE = 0.05
+_UNCOUNTED = "only_update_last_run_at"  # RedBeat's
+
+
+def wrap(scheduler: Any, app: Any) -> None:
+    """
+    Put the hook around a scheduler, once.
+
+    The instance is wrapped, not its class, and nothing of ours gets into what it
+    stores: without onceguard the same schedule goes on.
+    """
+    if not isinstance(getattr(scheduler, "apply_async", None), Hook):
+        Hook(scheduler, Ticks(app)).install()
+
+
+class Hook:
+    """
+    What a scheduler calls instead of its own ``apply_async``.
+
+    All schedulers send by ``apply_async``: Celery's own, django-celery-beat's and
+    sqlalchemy-celery-beat's after they have reserved the entry, RedBeat by having
+    it reserved there. Nothing is asked in ``is_due``, which beat calls hundreds of
+    times for each tick.
+
+    Args:
+        scheduler: An instance of `celery.beat.Scheduler`.
+        ticks: Who decides.
+    """
+
+    def __init__(self, scheduler: Any, ticks: Ticks) -> None:
+        self._scheduler = scheduler
+        self._ticks = ticks
+        self._send: Callable[..., Any] = scheduler.apply_async
+        self._reserve: Callable[[Any], Any] = scheduler.reserve
+        self._when: Callable[..., Any] = scheduler._when  # noqa: SLF001 - where the heap asks
+        self._populate: Callable[..., Any] = scheduler.populate_heap
+        self._reserved: tuple[Any, Any] = (None, None)
+        self._moved: Any = None
+        self._known: set[str] = set()
+        self._left: float | None = None
+        self._published = False
+
+    def install(self) -> None:
+        """Take the scheduler's methods over."""
+        signals.after_task_publish.connect(self._note_published, weak=False)
+        self._scheduler.apply_async = self
+        self._scheduler.reserve = self._reserve_noted
+        self._scheduler._when = self._when_moved  # noqa: SLF001 - as above
+        self._scheduler.populate_heap = self._populate_adopted
+        if hasattr(self._scheduler, "maybe_due"):
+            self._maybe_due = self._scheduler.maybe_due
+            self._scheduler.maybe_due = self._maybe_due_sooner
+
+    def __call__(
+        self, entry: Any, producer: Any = None, advance: bool = True, **options: Any
+    ) -> Any:
+        """Send a due entry, or let it pass; as the scheduler's own ``apply_async``."""
+        try:
+            decision = self._ticks.decide(entry)
+        except Exception:  # beat must live, and say so
+            logger.exception(
+                "onceguard could not decide about %r: it is sent UNGUARDED. Please report.",
+                entry.name,
+            )
+            return self._send(entry, producer=producer, advance=advance, **options)
+        if isinstance(decision, Passed):
+            self._pass_over(entry, decision, advance=advance)
+            return None
+        if advance:
+            self._reserve(entry)
+        self._published = False
+        try:
+            result = self._send(decision.entry, producer=producer, advance=False, **options)
+        except BaseException as error:
+            self._broke_off(decision, error)
+            raise
+        self._ticks.sent(decision)
+        self._save_one_off(entry)
+        return result
+
+    def _broke_off(self, sending: Sending, error: BaseException) -> None:
+        """
+        Settle a tick whose sending did not return.
+
+        A beat that is told to end may be told so right after its message was sent. If
+        nobody knows whether it was, the tick is not given back: it is sent once at most.
+        """
+        if self._published:
+            self._ticks.sent(sending)
+        elif isinstance(error, Exception):
+            self._ticks.failed(sending)
+
+    def _note_published(self, **_: Any) -> None:
+        self._published = True
+
+    def _save_one_off(self, entry: Any) -> None:
+        """Save a row that is done: a beat that starts now would send it once more."""
+        if getattr(getattr(entry, "model", None), "one_off", False):
+            try:
+                self._scheduler._do_sync()  # noqa: SLF001 - as the schedulers do, but later
+            except Exception:
+                logger.exception("onceguard could not have %r saved", entry.name)
+
+    def _reserve_noted(self, entry: Any) -> Any:
+        new = self._reserve(entry)
+        self._reserved = entry, new
+        return new
+
+    def _pass_over(self, entry: Any, passed: Passed, *, advance: bool) -> None:
+        """Let a tick go by: it was due now, but it is no run unless another beat sent it."""
+        try:
+            if advance:
+                self._pass_over_unreserved(entry, passed)
+                return
+            old, new = self._reserved
+            if old is entry:
+                self._reserved = None, None
+                _shift(new, passed)
+                self._moved = new
+        except Exception:
+            logger.exception("onceguard could not pass over %r", entry.name)
+
+    def _pass_over_unreserved(self, entry: Any, passed: Passed) -> None:
+        """Let an entry go by that RedBeat would only reserve when it sends it."""
+        following = getattr(entry, "_next_instance", None)
+        if following is None or _UNCOUNTED not in inspect.signature(following).parameters:
+            self._reserve(entry)
+            return
+        last_run = None
+        if passed.last is not None and passed.slot.at is None:
+            last_run = _earlier(entry._default_now(), passed.last.age)  # noqa: SLF001 - as RedBeat
+        new = following(last_run_at=last_run, **{_UNCOUNTED: not passed.counts})
+        due, left = new.is_due()
+        self._left = _PAUSE if due else left
+
+    def _maybe_due_sooner(self, entry: Any, **options: Any) -> Any:
+        """RedBeat sleeps for a whole interval after an entry that was due."""
+        left = self._maybe_due(entry, **options)
+        if self._left is not None:
+            left, self._left = min(left, self._left), None
+        return left
+
+    def _when_moved(self, entry: Any, next_time_to_run: Any, *args: Any, **kwargs: Any) -> Any:
+        """Put an entry that was passed over where it is due by its new last run."""
+        if entry is self._moved:
+            self._moved = None
+            try:
+                due, left = entry.is_due()
+                again = 0 if _is_interval(entry) else _PAUSE  # a clocked row stays due
+                next_time_to_run = again if due else left
+            except Exception:  # of a database row, perhaps
+                logger.exception("onceguard could not tell when %r is due again", entry.name)
+        return self._when(entry, next_time_to_run, *args, **kwargs)
+
+    def _populate_adopted(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            self._adopt()
+        except Exception:
+            logger.exception("onceguard could not read the last ticks; beat starts without")
+        return self._populate(*args, **kwargs)
+
+    def _adopt(self) -> None:
+        """Take over when entries were last sent, by whichever beat, as they turn up."""
+        schedule = self._scheduler.schedule
+        new = [entry for name, entry in schedule.items() if name not in self._known]
+        self._known.update(schedule)
+        last = self._ticks.last_ticks(new)
+        for entry, tick in zip(new, last, strict=True):
+            if tick is not None:
+                _adopt(entry, tick)
+
+
+def _shift(entry: Any, passed: Passed) -> None:
+    """Correct an entry that was reserved for a tick that is not sent."""
+    if not passed.counts:
+        for place in _places(entry):
+            place.total_run_count = max(0, place.total_run_count - 1)
+    if passed.last is not None and passed.slot.at is None:
+        # Celery rounds a relative interval down to a second: rather late than early.
+        late = _LATE if getattr(entry.schedule, "relative", False) else 0.0
+        _set_last_run(entry, _earlier(entry.last_run_at, passed.last.age - late))
+
+
+def _adopt(entry: Any, tick: LastTick) -> None:
+    """
+    Take the shared last tick for the entry's own.
+
+    An entry that has run here later than that (while the lock server was away)
+    keeps its own; one that never ran has only the time of its making.
+    """
+    now = aware(entry._default_now())  # noqa: SLF001 - as the schedulers do
+    sent = _earlier(now, tick.age)
+    if not _is_interval(entry):
+        instant = _earlier(now, now.timestamp() - tick.slot - _JUST_AFTER)
+        sent = min(max(sent, instant), now)  # a clock that was ahead is set right now
+    if entry.total_run_count and sent < aware(entry.last_run_at) <= now:
+        return
+    _set_last_run(entry, sent)
+
+
+def _is_interval(entry: Any) -> bool:
+    return isinstance(entry.schedule, schedules.schedule)
+
+
+def _places(entry: Any) -> list[Any]:
+    """Name where an entry keeps its last run: a database row has its own."""
+    model = getattr(entry, "model", None)
+    return [entry] if model is None else [entry, model]
+
+
+def _set_last_run(entry: Any, instant: datetime) -> None:
+    """Write it as each place has it: in its own zone, or naive."""
+    for place in _places(entry):
+        zone = getattr(place.last_run_at, "tzinfo", None)
+        local = aware(instant).astimezone(zone or timezone.utc)
+        place.last_run_at = local if zone else local.replace(tzinfo=None)
+
+
+def _earlier(instant: datetime, seconds: float) -> datetime:
+    """Go back in time, not on the wall: a day at the end of summer time has 25 hours."""
+    back = aware(instant).astimezone(timezone.utc) - timedelta(seconds=seconds)
+    return back.astimezone(instant.tzinfo or timezone.utc)
