@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import schedules, signals
 
+from onceguard.beat.entries import is_one_off
 from onceguard.beat.ticks import Passed, Sending, Ticks
 from onceguard.rules.lives import aware
 
@@ -118,7 +119,7 @@ class Hook:
 
     def _save_one_off(self, entry: Any) -> None:
         """Save a row that is done: a beat that starts now would send it once more."""
-        if getattr(getattr(entry, "model", None), "one_off", False):
+        if is_one_off(entry):
             try:
                 self._scheduler._do_sync()  # noqa: SLF001 - as the schedulers do, but later
             except Exception:
@@ -167,13 +168,28 @@ class Hook:
         """Put an entry that was passed over where it is due by its new last run."""
         if entry is self._moved:
             self._moved = None
-            try:
-                due, left = entry.is_due()
-                again = 0 if _is_interval(entry) else _PAUSE  # a clocked row stays due
-                next_time_to_run = again if due else left
-            except Exception:  # of a database row, perhaps
-                logger.exception("onceguard could not tell when %r is due again", entry.name)
+            next_time_to_run = self._due_again(entry)
         return self._when(entry, next_time_to_run, *args, **kwargs)
+
+    def _due_again(self, entry: Any) -> float:
+        """
+        Return in how many seconds an entry that was passed over is due again.
+
+        A one-off row that has run is switched off by this question. It forgets the run
+        before it saves itself: a database that is away would make it run once more.
+        """
+        state = [(place, place.total_run_count) for place in _places(entry)]
+        try:
+            due, left = entry.is_due()
+        except Exception:  # of a database row, perhaps
+            logger.exception("onceguard could not tell when %r is due again", entry.name)
+            for place, count in state:
+                place.total_run_count = count
+            if is_one_off(entry):
+                entry.model.enabled = True
+            return _PAUSE
+        again = 0.0 if _is_interval(entry) else _PAUSE  # a clocked row stays due
+        return again if due else float(left)
 
     def _populate_adopted(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -209,8 +225,11 @@ def _adopt(entry: Any, tick: LastTick) -> None:
     Take the shared last tick for the entry's own.
 
     An entry that has run here later than that (while the lock server was away)
-    keeps its own; one that never ran has only the time of its making.
+    keeps its own; one that never ran has only the time of its making. So does a one-off
+    row: it has no next tick, and asks whether another beat has sent the only one.
     """
+    if is_one_off(entry):
+        return
     now = aware(entry._default_now())  # noqa: SLF001 - as the schedulers do
     sent = _earlier(now, tick.age)
     if not _is_interval(entry):

@@ -14,7 +14,7 @@ from celery.utils import uuid
 
 from onceguard.beat import reports
 from onceguard.beat.breaker import Breaker
-from onceguard.beat.entries import Declarations
+from onceguard.beat.entries import Declarations, is_one_off
 from onceguard.beat.outgoing import Outgoing, header_of
 from onceguard.beat.schedules import remember_for, slot_of
 from onceguard.rules.choices import OnBeatStoreUnavailable
@@ -117,7 +117,7 @@ class Ticks:
         self._say_if_back()
         reports.decided(out, tick, answer)
         if not answer.verdict.sends:
-            return self._passed(tick, answer)
+            return self._passed(out, tick, answer)
         _stamp(out, once, tick, answer.due_at, answer)
         return Sending(entry=out, once=once, tick=tick, answer=answer)
 
@@ -144,7 +144,7 @@ class Ticks:
             actions=decisions(once.overlap_policy) if once and guards else (),
         )
 
-    def _passed(self, tick: Tick, answer: Ticked) -> Passed:
+    def _passed(self, out: Outgoing, tick: Tick, answer: Ticked) -> Passed:
         """
         Let a tick pass. It was a run where another beat has sent it.
 
@@ -152,8 +152,10 @@ class Ticks:
         counts as a run too, or its row would never be done.
         """
         taken = answer.verdict is Verdict.TAKEN
-        # An interval that is asked for a little early meets its own last tick.
-        this = tick.slot.at is not None or answer.last.age < tick.slot.period / 2
+        # An interval that is asked for a little early meets its own last tick, except in
+        # a row that has no other.
+        recent = tick.slot.at is not None or answer.last.age < tick.slot.period / 2
+        this = recent or is_one_off(out)
         sent = taken and this and not answer.last.skips
         over = tick.slot.final and (taken or answer.verdict is Verdict.MISSED)
         return Passed(last=answer.last, counts=sent or over, slot=tick.slot)
@@ -224,8 +226,7 @@ class Ticks:
         A one-off row that was made again under an old name is another entry. Others go
         by name alone: beats that keep a database each have other ids for the same entry.
         """
-        model = getattr(entry, "model", None)
-        row = getattr(model, "id", "") if getattr(model, "one_off", False) else ""
+        row = entry.model.id if is_one_off(entry) else ""
         text = f"{self._identity}\0{entry.name}\0{row}".encode()
         return blake2b(text, digest_size=12).hexdigest()
 

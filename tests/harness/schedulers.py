@@ -1,6 +1,7 @@
 """Beat's schedulers, where each keeps its schedule, and rows that a test adds there."""
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
@@ -128,6 +130,24 @@ class Database(Rows):
             query = f"SELECT {column} FROM {self.table} WHERE name = ?"  # noqa: S608
             return database.execute(query, (name,)).fetchone()[0]
 
+    def write(self, name: str, **columns: Any) -> None:
+        """Change an entry's row behind the backs of the beats."""
+        places = ", ".join(f"{column} = ?" for column in columns)
+        with closing(sqlite3.connect(self.file, timeout=10)) as database, database:
+            query = f"UPDATE {self.table} SET {places} WHERE name = ?"  # noqa: S608
+            database.execute(query, (*columns.values(), name))
+
+    @contextlib.contextmanager
+    def read_only(self) -> Iterator[None]:
+        """Let nobody else write for a while, as a database does that fails over."""
+        with closing(sqlite3.connect(self.file, timeout=10)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            yield
+
+    @abstractmethod
+    def copied(self, file: Path) -> dict[str, Any]:
+        """Copy the database; returns the options with which `Site.spawn_beat` uses the copy."""
+
 
 class Django(Database):
     """django-celery-beat, in an app that Celery's Django fixup finds."""
@@ -148,6 +168,11 @@ class Django(Database):
         """Add a row as Django's admin does."""
         row = row_of(name, entry) | {"interval": interval_of(entry["schedule"])}
         django(self.file, "add", json.dumps(row))
+
+    def copied(self, file: Path) -> dict[str, Any]:
+        """By its environment."""
+        shutil.copy(self.file, file)
+        return {"environment": django_environment(file)}
 
 
 class Sqlalchemy(Database):
@@ -177,6 +202,11 @@ class Sqlalchemy(Database):
             session.commit()
             session.add(PeriodicTask(schedule_model=interval, **row_of(name, entry)))
             session.commit()
+
+    def copied(self, file: Path) -> dict[str, Any]:
+        """By its settings."""
+        shutil.copy(self.file, file)
+        return {"conf": {"beat_dburi": f"sqlite:///{file}"}}
 
 
 DATABASES: dict[str, type[Database]] = {"django": Django, "sqlalchemy": Sqlalchemy}
