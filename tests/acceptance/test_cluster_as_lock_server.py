@@ -6,8 +6,7 @@ import pytest
 from redis.crc import key_slot
 
 from tests.harness.cluster import Cluster
-from tests.harness.pace import duplicates
-from tests.harness.post import watched
+from tests.harness.crowd import two_with_one_lock_server
 from tests.harness.running import running
 from tests.harness.sentinels import in_step
 from tests.harness.site import SLACK, Site, redis_site
@@ -64,19 +63,8 @@ def test_a_run_keeps_its_lease_while_its_slot_moves_and_its_master_dies(
 
 def test_two_beats_send_each_tick_once(cluster: Cluster, name: str) -> None:
     """The firing and the key of its call are in two partitions: two calls, two nodes."""
-    entries = {
-        name: {"task": "work", "args": [name], "schedule": 1.0, "once": True},
-        f"{name}-bare": {"task": "plain", "args": [name], "schedule": 1.0},
-    }
-    conf = {"once_url": cluster.url}
-    with redis_site(conf=conf, schedule=entries) as site, watched(site.server) as post:
-        site.start()
-        one, _ = site.beat(), site.beat()
+    with two_with_one_lock_server(name, cluster.url) as (site, post, one):
         post.await_letters(6)
         one.kill()
         post.await_letters(12)
-        letters = post.letters()
-        for task in ("work", "plain"):
-            assert duplicates([each for each in letters if each.task == task], 1.0) == 0
-        assert not site.ledger.overlaps(name)
         assert "ERROR" not in "".join(beat.log() for beat in site.beats)

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.harness.crowd import two_with_one_lock_server
 from tests.harness.masters import Masters
-from tests.harness.pace import duplicates
-from tests.harness.post import watched
 from tests.harness.running import running
 from tests.harness.site import LEASE, SLACK, redis_site
 from tests.harness.waiting import eventually, stays
@@ -112,20 +111,9 @@ def test_two_beats_send_each_tick_once_while_two_masters_are_away(
     masters: Masters, name: str
 ) -> None:
     """A tick takes two votes: for the firing, and for the key of its call."""
-    entries = {
-        name: {"task": "work", "args": [name], "schedule": 1.0, "once": True},
-        f"{name}-bare": {"task": "plain", "args": [name], "schedule": 1.0},
-    }
-    conf = {"once_url": masters.urls}
-    with redis_site(conf=conf, schedule=entries) as site, watched(site.server) as post:
-        site.start()
-        one, _ = site.beat(), site.beat()
+    with two_with_one_lock_server(name, masters.urls) as (_, post, one):
         post.await_letters(6)
         masters.kill(0, 1)
         post.await_letters(12)
         one.kill()
         post.await_letters(18)
-        letters = post.letters()
-        for task in ("work", "plain"):
-            assert duplicates([each for each in letters if each.task == task], 1.0) == 0
-        assert not site.ledger.overlaps(name)

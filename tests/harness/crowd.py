@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.beat import Beat
-from tests.harness.post import Letter, Post
-from tests.harness.site import Site
+from tests.harness.pace import duplicates
+from tests.harness.post import Letter, Post, watched
+from tests.harness.site import Site, redis_site
 from tests.harness.waiting import eventually
 
 Clock = dict[str, str]
@@ -142,6 +143,38 @@ def crowd_of(
         yield crowd
     finally:
         crowd.close()
+
+
+@contextlib.contextmanager
+def two_with_one_lock_server(name: str, url: Any) -> Iterator[tuple[Site, Post, Beat]]:
+    """
+    Two beats and a worker, a guarded entry and a bare one, both due every second.
+
+    Args:
+        name: Of the guarded entry and of its runs.
+        url: Of the lock server, which is not the broker.
+
+    Yields:
+        Where they are, what they send, and one that may be killed.
+
+    Raises:
+        AssertionError: In the end a tick was sent twice, or two runs overlapped.
+    """
+    entries = {
+        name: {"task": "work", "args": [name], "schedule": 1.0, "once": True},
+        f"{name}-bare": {"task": "plain", "args": [name], "schedule": 1.0},
+    }
+    with (
+        redis_site(conf={"once_url": url}, schedule=entries) as site,
+        watched(site.server) as post,
+    ):
+        site.start()
+        one, _ = site.beat(), site.beat()
+        yield site, post, one
+        letters = post.letters()
+        for task in ("work", "plain"):
+            assert duplicates([each for each in letters if each.task == task], 1.0) == 0
+        assert not site.ledger.overlaps(name)
 
 
 def tidy(pid: int) -> None:
