@@ -257,7 +257,7 @@ def test_ticks_without_a_worker_become_one_run(redis_binary: str) -> None:
     """
     assert redis_binary
     schedule = {
-        policy: entry(policy, {"overlap_policy": policy}, task="work", schedule=0.1)
+        policy: entry(policy, {"overlap_policy": policy}, task="work", schedule=0.25)
         for policy in (*POLICIES, "allow_all")
     }
     with redis_site(schedule=schedule) as site:

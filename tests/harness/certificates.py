@@ -25,9 +25,12 @@ class Authority:
         )
         authority = directory / "ca.key"
         names = directory / "names"
-        names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        names.write_text(
+            "subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n"
+        )
         request = directory / "server.csr"
         _openssl("req", "-x509", *_KEY, "-days", "1", "-subj", "/CN=onceguard tests",
+                 "-addext", "keyUsage=critical,keyCertSign",  # Python 3.13 is strict
                  "-keyout", str(authority), "-out", str(self.ca))  # fmt: skip
         _openssl("req", *_KEY, "-subj", "/CN=localhost",
                  "-keyout", str(self.key), "-out", str(request))  # fmt: skip
