@@ -95,11 +95,6 @@ def owner(name: str) -> str:
     return f"beat entry {name!r}"
 
 
-def is_one_off(entry: Any) -> bool:
-    """Whether it is a database row that is to run once, and is switched off then."""
-    return bool(getattr(getattr(entry, "model", None), "one_off", False))
-
-
 def complain(error: Exception) -> None:
     """Say that an entry's ``once`` is wrong; it is guarded as ``once=True`` then."""
     logger.error("%s\n  It is guarded as if it said once=True.", error)

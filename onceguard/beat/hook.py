@@ -7,9 +7,10 @@ import logging
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from celery import schedules, signals
+from celery import signals
 
-from onceguard.beat.entries import is_one_off
+from onceguard.beat.rows import is_one_off
+from onceguard.beat.schedules import is_interval
 from onceguard.beat.ticks import Passed, Sending, Ticks
 from onceguard.rules.lives import aware
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("celery.beat")
 
 _JUST_AFTER = 1.0
+_SOON = 0.02
 _PAUSE = 5.0
+_SAVED = 10.0
 _LATE = 0.05
 _UNCOUNTED = "only_update_last_run_at"  # RedBeat's
 
@@ -99,7 +102,7 @@ class Hook:
             self._broke_off(decision, error)
             raise
         self._ticks.sent(decision)
-        self._save_one_off(entry)
+        self._save_run(entry)
         return result
 
     def _broke_off(self, sending: Sending, error: BaseException) -> None:
@@ -117,18 +120,32 @@ class Hook:
     def _note_published(self, **_: Any) -> None:
         self._published = True
 
-    def _save_one_off(self, entry: Any) -> None:
-        """Save a row that is done: a beat that starts now would send it once more."""
-        if is_one_off(entry):
-            try:
-                self._scheduler._do_sync()  # noqa: SLF001 - as the schedulers do, but later
-            except Exception:
-                logger.exception("onceguard could not have %r saved", entry.name)
+    def _save_run(self, entry: Any) -> None:
+        """
+        Save that a one-off row has run: a beat that reads it from now on must not send it.
+
+        By itself, and not with all that the scheduler has to save: sqlalchemy-celery-beat
+        reads everything again then if anything changed, and would save a row without runs.
+        """
+        new = self._new_of(entry)
+        if new is None or not is_one_off(new):
+            return
+        try:
+            new.save()
+            self._scheduler._dirty.discard(new.name)  # noqa: SLF001 - of both schedulers
+        except Exception:  # it is saved with the others, later
+            logger.exception("onceguard could not save that %r has run", entry.name)
 
     def _reserve_noted(self, entry: Any) -> Any:
         new = self._reserve(entry)
         self._reserved = entry, new
         return new
+
+    def _new_of(self, entry: Any) -> Any:
+        """Return what an entry that is due was reserved as; None if it was not."""
+        old, new = self._reserved
+        self._reserved = None, None
+        return new if old is entry else None
 
     def _pass_over(self, entry: Any, passed: Passed, *, advance: bool) -> None:
         """Let a tick go by: it was due now, but it is no run unless another beat sent it."""
@@ -136,11 +153,12 @@ class Hook:
             if advance:
                 self._pass_over_unreserved(entry, passed)
                 return
-            old, new = self._reserved
-            if old is entry:
-                self._reserved = None, None
-                _shift(new, passed)
-                self._moved = new
+            self._moved = new = self._new_of(entry)
+            if new is None:
+                return
+            _shift(new, passed)
+            if is_one_off(new):
+                self._scheduler._dirty.discard(new.name)  # noqa: SLF001 - its sender saves it
         except Exception:
             logger.exception("onceguard could not pass over %r", entry.name)
 
@@ -168,28 +186,11 @@ class Hook:
         """Put an entry that was passed over where it is due by its new last run."""
         if entry is self._moved:
             self._moved = None
-            next_time_to_run = self._due_again(entry)
+            try:
+                next_time_to_run = _due_again(entry)
+            except Exception:  # of a database row, perhaps
+                logger.exception("onceguard could not tell when %r is due again", entry.name)
         return self._when(entry, next_time_to_run, *args, **kwargs)
-
-    def _due_again(self, entry: Any) -> float:
-        """
-        Return in how many seconds an entry that was passed over is due again.
-
-        A one-off row that has run is switched off by this question. It forgets the run
-        before it saves itself: a database that is away would make it run once more.
-        """
-        state = [(place, place.total_run_count) for place in _places(entry)]
-        try:
-            due, left = entry.is_due()
-        except Exception:  # of a database row, perhaps
-            logger.exception("onceguard could not tell when %r is due again", entry.name)
-            for place, count in state:
-                place.total_run_count = count
-            if is_one_off(entry):
-                entry.model.enabled = True
-            return _PAUSE
-        again = 0.0 if _is_interval(entry) else _PAUSE  # a clocked row stays due
-        return again if due else float(left)
 
     def _populate_adopted(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -207,6 +208,20 @@ class Hook:
         for entry, tick in zip(new, last, strict=True):
             if tick is not None:
                 _adopt(entry, tick)
+
+
+def _due_again(entry: Any) -> float:
+    """
+    Return in how many seconds an entry that was passed over is to be looked at.
+
+    A one-off row that has run is switched off then. Not sooner: its sender saves its run
+    first, and the row must not say in the end that it is off and has run.
+    """
+    if is_one_off(entry) and entry.model.total_run_count:
+        return _SAVED
+    due, left = entry.is_due()
+    again = _SOON if is_interval(entry.schedule) else _PAUSE  # a clocked row stays due
+    return again if due else float(left)
 
 
 def _shift(entry: Any, passed: Passed) -> None:
@@ -232,16 +247,12 @@ def _adopt(entry: Any, tick: LastTick) -> None:
         return
     now = aware(entry._default_now())  # noqa: SLF001 - as the schedulers do
     sent = _earlier(now, tick.age)
-    if not _is_interval(entry):
+    if not is_interval(entry.schedule):
         instant = _earlier(now, now.timestamp() - tick.slot - _JUST_AFTER)
         sent = min(max(sent, instant), now)  # a clock that was ahead is set right now
     if entry.total_run_count and sent < aware(entry.last_run_at) <= now:
         return
     _set_last_run(entry, sent)
-
-
-def _is_interval(entry: Any) -> bool:
-    return isinstance(entry.schedule, schedules.schedule)
 
 
 def _places(entry: Any) -> list[Any]:

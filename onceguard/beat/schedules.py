@@ -21,6 +21,7 @@ from onceguard.rules.ticks import (
 
 _DAY, _HOUR, _MINUTE = 86400, 3600, 60
 _LONGEST = 3650 * 86400.0
+_SHORTEST = 0.01
 
 
 def slot_of(schedule: Any, last_run_at: datetime | None = None) -> Slot:
@@ -28,10 +29,13 @@ def slot_of(schedule: Any, last_run_at: datetime | None = None) -> Slot:
     Return the slot of a schedule that is due now.
 
     Args:
-        schedule: A Celery schedule: an interval, or anything else with
-            ``remaining_estimate``, such as crontab and solar.
+        schedule: A Celery schedule: an interval, anything else with
+            ``remaining_estimate``, such as crontab and solar, or one of the user's own
+            that only says whether it ``is_due``.
         last_run_at: When its entry was last sent; naive is UTC, as in Celery.
     """
+    if _has_own_rule(schedule):
+        return _of_own_rule(schedule, last_run_at)
     if isinstance(schedule, schedules.schedule):
         return _of_interval(schedule)
     last = None if last_run_at is None else aware(last_run_at).timestamp()
@@ -39,9 +43,34 @@ def slot_of(schedule: Any, last_run_at: datetime | None = None) -> Slot:
     return instant_slot(*found)
 
 
+def is_interval(schedule: Any) -> bool:
+    """Whether it is due so long after its last tick, not at instants of the clock."""
+    return isinstance(schedule, schedules.schedule) or _has_own_rule(schedule)
+
+
 def remember_for(slot: Slot) -> float:
     """Seconds that an entry's state must live: until long after its next firing."""
     return min(2 * slot.period + _DAY, _LONGEST)
+
+
+def _has_own_rule(schedule: Any) -> bool:
+    """Whether a class of the user's own says when it is due."""
+    kind, interval = type(schedule), schedules.schedule
+    if not isinstance(schedule, interval):
+        return kind.remaining_estimate is schedules.BaseSchedule.remaining_estimate
+    return (kind.is_due, kind.remaining_estimate) != (
+        interval.is_due,
+        interval.remaining_estimate,
+    )
+
+
+def _of_own_rule(schedule: Any, last_run_at: datetime | None) -> Slot:
+    """Take it for the interval that it has now: until it is due again if it ran now."""
+    now = schedule.now()
+    interval = float(schedule.is_due(now)[1])
+    if last_run_at is not None:
+        interval = min(interval, (aware(now) - aware(last_run_at)).total_seconds())
+    return interval_slot(max(_SHORTEST, interval))
 
 
 def _of_interval(schedule: Any) -> Slot:

@@ -14,12 +14,13 @@ from celery.utils import uuid
 
 from onceguard.beat import reports
 from onceguard.beat.breaker import Breaker
-from onceguard.beat.entries import Declarations, is_one_off
+from onceguard.beat.entries import Declarations
 from onceguard.beat.outgoing import Outgoing, header_of
+from onceguard.beat.rows import changed_at, is_one_off
 from onceguard.beat.schedules import remember_for, slot_of
 from onceguard.rules.choices import OnBeatStoreUnavailable
 from onceguard.rules.errors import StoreUnavailable
-from onceguard.rules.lives import claim_life
+from onceguard.rules.lives import aware, claim_life
 from onceguard.rules.messages import new_message_id
 from onceguard.rules.options import OverlapPolicy, Scope
 from onceguard.rules.overlap import decisions
@@ -105,7 +106,7 @@ class Ticks:
                 return Sending(entry=out)
         else:
             _jitter(out, once)
-        slot = slot_of(entry.schedule, entry.last_run_at)
+        slot = _slot_of(entry)
         tick = self._tick(out, once, slot)
         if not self._breaker.closed(time.monotonic()):
             return self._unclaimed(out, once, tick)
@@ -142,6 +143,7 @@ class Ticks:
             claim_for=_sending_life(slot, once) if once and guards else 0.0,
             mine=mine,
             actions=decisions(once.overlap_policy) if once and guards else (),
+            overdue=_overdue(out, slot),
         )
 
     def _passed(self, out: Outgoing, tick: Tick, answer: Ticked) -> Passed:
@@ -152,11 +154,7 @@ class Ticks:
         counts as a run too, or its row would never be done.
         """
         taken = answer.verdict is Verdict.TAKEN
-        # An interval that is asked for a little early meets its own last tick, except in
-        # a row that has no other.
-        recent = tick.slot.at is not None or answer.last.age < tick.slot.period / 2
-        this = recent or is_one_off(out)
-        sent = taken and this and not answer.last.skips
+        sent = taken and _is_this(out, tick.slot, answer.last) and not answer.last.skips
         over = tick.slot.final and (taken or answer.verdict is Verdict.MISSED)
         return Passed(last=answer.last, counts=sent or over, slot=tick.slot)
 
@@ -247,6 +245,35 @@ def _is_new(entry: Any) -> bool:
         return False
     age = (entry._default_now() - entry.last_run_at).total_seconds()  # noqa: SLF001 - as beat
     return not entry.total_run_count and age < _NEW
+
+
+def _slot_of(entry: Any) -> Slot:
+    """Tell which firing is due: of a one-off row a new one if the row was changed since."""
+    slot = slot_of(entry.schedule, entry.last_run_at)
+    if slot.at is None or not is_one_off(entry):
+        return slot
+    return replace(slot, at=max(slot.at, changed_at(entry)))
+
+
+def _is_this(entry: Any, slot: Slot, last: LastTick) -> bool:
+    """
+    Whether the last tick that is known is the one that is due, not the one before.
+
+    An interval that is asked for a little early meets the one before, except in a one-off
+    row, which has no other since it was changed.
+    """
+    if slot.at is not None or last.age < slot.period / 2:
+        return True
+    claimed = aware(entry._default_now()).timestamp() - last.age  # noqa: SLF001 - as beat
+    return is_one_off(entry) and claimed > changed_at(entry)
+
+
+def _overdue(entry: Any, slot: Slot) -> float | None:
+    """Seconds since an interval fell due by the entry's own last run."""
+    if slot.at is not None:
+        return None
+    now = aware(entry._default_now())  # noqa: SLF001 - as beat
+    return max(0.0, (now - aware(entry.last_run_at)).total_seconds() - slot.interval)
 
 
 def _identity(app: Any) -> str:

@@ -33,6 +33,9 @@ class Tick:
             superseded.
         actions: What to do for each `Predecessor`, in their order; empty: the key
             is not looked at.
+        overdue: How many seconds ago an interval's tick fell due by the beat's own
+            count, which knows of publishes that failed and of rows that were switched
+            off meanwhile; None: an interval after the last one.
     """
 
     entry: str
@@ -44,6 +47,7 @@ class Tick:
     claim_for: float
     mine: str
     actions: tuple[Action, ...]
+    overdue: float | None = None
 
 
 class Verdict(str, Enum):

@@ -61,13 +61,14 @@ class RedisTicks:
         names = self._names[partition(tick.message.key)]
         state = self._state(tick)
         keys = (state, names.lock(tick.message), names.next(tick.message), names.index)
-        args = (*_slot_args(tick), *_message_args(tick), *_action_args(tick))
+        args = (*_slot_args(tick), *_message_args(tick), *_action_args(tick), _overdue(tick))
         return _ticked(self._run(scripts.TICK, keys, args))
 
     def _tick_apart(self, tick: Tick) -> Ticked:
         """Claim the firing, then the key; note at the firing what became of it."""
         state = self._state(tick)
-        args = (*_slot_args(tick), *_message_args(tick), "", "", "", "", "")
+        no_actions = ("", "", "", "", "")
+        args = (*_slot_args(tick), *_message_args(tick), *no_actions, _overdue(tick))
         reply = self._run(scripts.TICK, (state,) * 4, args)
         firing = _ticked(reply)
         if firing.verdict is not Verdict.SEND or not tick.actions:
@@ -202,6 +203,10 @@ def _message_args(tick: Tick) -> tuple[str | int, ...]:
 def _action_args(tick: Tick) -> tuple[str, ...]:
     actions = tuple(each.value for each in tick.actions) or ("", "", "", "")
     return *actions, "1" if tick.slot.final else ""
+
+
+def _overdue(tick: Tick) -> str | int:
+    return "" if tick.overdue is None else ms(tick.overdue)
 
 
 def _last(state: str, now: int, due: int = 0) -> LastTick:

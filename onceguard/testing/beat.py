@@ -65,6 +65,7 @@ class Beat:
         claim_for: float | None = None,
         remember_for: float | None = None,
         own_lease: bool = False,
+        overdue: float | None = None,
     ) -> Tick:
         """
         Make a tick of the entry, known by its number; each has its own slot unless given.
@@ -84,6 +85,7 @@ class Beat:
             claim_for=life if policy else 0.0,
             mine=self.mine,
             actions=decisions(OverlapPolicy(policy)) if policy else (),
+            overdue=overdue,
         )
 
     @staticmethod

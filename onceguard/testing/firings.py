@@ -174,6 +174,27 @@ class Firings:
         assert late.verdict is Verdict.MISSED
         assert beat.ask(beat.tick(3, slot=beat.interval())).verdict is Verdict.TAKEN
 
+    @_KINDS
+    def test_an_interval_is_as_late_as_its_beat_says_and_no_later(
+        self, beat: Beat, policy: str | None
+    ) -> None:
+        """
+        A beat whose last publish failed comes in time for the tick after that.
+
+        It can't be late by more than what has passed since the last tick, whatever it says.
+        """
+        brief = beat.interval(beat.case.brief)
+        first = beat.ask(beat.tick(1, None, slot=brief))
+        beat.case.let_pass(4 * beat.case.brief)
+        asked = beat.tick(2, policy, slot=brief, grace=beat.case.brief, overdue=0.0)
+        in_time = beat.ask(asked)
+        assert (in_time.verdict, beat.ask(asked).verdict) == (Verdict.SEND, Verdict.SEND)
+        assert 0 <= in_time.late < beat.case.brief
+        assert in_time.due_at - first.due_at > 2 * beat.case.brief
+        beat.unsend(asked, in_time)
+        late = beat.ask(beat.tick(3, policy, slot=brief, grace=60.0, overdue=9000.0))
+        assert late.due_at == pytest.approx(first.due_at + beat.case.brief, abs=_EXACT)
+
     def test_ticks_that_are_not_sent_are_counted_until_one_is(self, beat: Beat) -> None:
         """A job that is always skipped is a job that never runs: beat warns at 2, 4, 8."""
         due = [beat.tick(number, slot=beat.at(beat.base - 60 + number)) for number in range(6)]

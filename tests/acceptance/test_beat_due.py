@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timezone
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 
 from tests.conftest import missing
 from tests.harness.clock import preload, skewed
+from tests.harness.pace import duplicates, usual_gap
+from tests.harness.post import watched
+from tests.harness.proxy import Proxy
 from tests.harness.schedule import Entry, schedule_of
 from tests.harness.site import SLACK, Site, redis_site
 from tests.harness.waiting import eventually, stays
@@ -145,3 +149,52 @@ def test_two_beats_send_a_scheduled_instant_once_and_its_run_knows_it(
             "each was sent once",
             during=1,
         )
+
+
+def test_a_tick_in_time_is_not_missed_after_one_that_could_not_be_sent(
+    redis_binary: str, name: str
+) -> None:
+    """
+    The last tick that was sent is two intervals ago, which is no lateness of this one.
+
+    Else a hiccup of the broker would cost a nightly job two nights.
+    """
+    assert redis_binary
+    schedule = {"tick": entry(name, {"misfire_grace_time": 1.0}, schedule=EVERY)}
+    with redis_site(schedule=schedule) as site, closing(Proxy(site.server.port)) as way:
+        conf = {
+            "broker_url": f"redis://127.0.0.1:{way.port}/0",
+            "once_url": site.server.celery_socket_url,
+            "task_publish_retry": False,
+        }
+        site.start()
+        beat = site.beat(conf=conf)
+        beat.await_sent(1, name)
+        site.ledger.await_end(name)
+        way.cut()
+        beat.await_due("tick", 2)
+        eventually(lambda: "Message Error" in beat.log(), "its message could not be sent")
+        way.heal()
+        beat.await_sent(2, name)
+        site.ledger.await_end(name, 2)
+        assert not signals(site, "once_missed")
+
+
+EVERY = 3.0
+"""Seconds between two ticks of an entry whose beat loses its broker in between."""
+
+
+def test_a_schedule_of_ones_own_says_when_it_is_due(redis_binary: str, name: str) -> None:
+    """Its class may say what it likes: two beats send each of its ticks, once."""
+    assert redis_binary
+    schedule = {"rush": entry(name, schedule={"rush_hour": 1.0}, task="plain")}
+    with redis_site(schedule=schedule) as site, watched(site.server) as post:
+        site.start()
+        beats = [site.spawn_beat() for _ in range(2)]
+        for beat in beats:
+            beat.await_ready()
+        post.await_letters(6)
+        assert duplicates(post.letters(), 1.0) == 0
+        assert usual_gap(post.letters()) < 1.5
+        asked = sum(beat.due("rush") for beat in beats)
+        assert asked < 4 * len(post.letters())

@@ -1,10 +1,8 @@
 """G8: n beats send each tick once, with any n-1 of them killed or stopped at any time."""
 
 import contextlib
-import shutil
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, Final
 
@@ -19,9 +17,8 @@ from tests.harness.pace import duplicates, usual_gap, worst_gap
 from tests.harness.post import Letter, Post, watched
 from tests.harness.proxy import Proxy
 from tests.harness.schedule import Entry
-from tests.harness.schedulers import DATABASES, Database
 from tests.harness.site import Site, redis_site
-from tests.harness.waiting import eventually, stays
+from tests.harness.waiting import eventually
 
 EVERY: Final = 1.0
 """Seconds between two ticks of an interval."""
@@ -107,21 +104,25 @@ def test_beats_that_never_live_for_an_interval_send_its_ticks(redis_binary: str)
     """
     Deployed more often than a job is due, plain beat never sends it: each begins to count.
 
-    A guarded one goes on from the last tick, though the disk is empty each time.
+    A guarded one goes on from the last tick, though the disk is empty each time. A tick
+    that falls due while a beat starts, which takes its time on a loaded machine, comes then.
     """
     assert redis_binary
     with office("bare", RARELY) as (site, post):
         beat = site.beat()
         post.await_letters(1)
-        ends = time.monotonic() + 10 * RARELY
+        ends, slowest = time.monotonic() + 10 * RARELY, 0.0
         while len(post.letters()) < 3 and time.monotonic() < ends:
             idle = partial(stopped_idle, beat, site, post)
             eventually(idle, "what was claimed was sent")
             beat.kill_main()
+            began = time.monotonic()
             beat = site.beat()
+            slowest = max(slowest, time.monotonic() - began)
             time.sleep(RARELY / 4)
         assert duplicates(post.letters(), RARELY) == 0
-        assert worst_gap(post.letters()) < RARELY + LATE * RARELY
+        assert len(post.letters()) >= 3
+        assert worst_gap(post.letters()) < RARELY + LATE * RARELY + slowest
 
 
 def stopped_idle(beat: Beat, site: Site, post: Post) -> bool:
@@ -310,159 +311,3 @@ def test_a_beat_that_dies_between_claim_and_publish_takes_one_tick_with_it(
         assert {each.sender for each in following} == {other.pid}
         assert HELD - 0.1 < following[0].at - lost < HELD + LATE * HELD
         assert HELD - 0.1 < following[1].at - following[0].at < HELD + LATE * HELD
-
-
-ROWS: Final = pytest.mark.parametrize("scheduler", ["django", "sqlalchemy"])
-ONE_OFF: Final = 2.0
-
-
-@contextlib.contextmanager
-def rows(scheduler: str) -> Iterator[tuple[Site, Post]]:
-    """A site whose database has a row that is to run once, and one that ticks."""
-    with redis_site(install="setup") as site, watched(site.server) as post:
-        site.add_row(scheduler, "tick", ENTRIES["bare"] | {"schedule": 0.5})
-        once = {"task": "plain", "args": ["once"], "schedule": ONE_OFF, "one_off": True}
-        site.add_row(scheduler, "once", once)
-        yield site, post
-
-
-def saved(site: Site, scheduler: str) -> bool:
-    """Whether the run is in the database, or the row is switched off for it already."""
-    return bool(row(site, scheduler, "total_run_count")) or not row(site, scheduler, "enabled")
-
-
-def row(site: Site, scheduler: str, column: str) -> Any:
-    """Read the row that is to run once."""
-    return database(site, scheduler).column(column, "once")
-
-
-def database(site: Site, scheduler: str) -> Database:
-    """Where the rows are."""
-    return DATABASES[scheduler](site.directory)
-
-
-@ROWS
-def test_a_one_off_row_of_two_beats_runs_once_though_its_sender_dies(
-    redis_binary: str, scheduler: str
-) -> None:
-    """For the one that was second it must count as a run, or it would run it later."""
-    assert redis_binary
-    with (
-        rows(scheduler) as (site, post),
-        crowd_of(site, post, [{}, {}], scheduler=scheduler) as two,
-    ):
-        (letter,) = post.await_letters(1, "once")
-        eventually(lambda: saved(site, scheduler), "the run was saved")
-        sender = two.sender_of(letter)
-        assert sender is not None
-        two.lose(sender)
-        eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
-        stays(lambda: len(post.letters("once")) == 1, "it ran once", during=ONE_OFF)
-
-
-@ROWS
-def test_a_beat_that_starts_after_a_one_off_row_was_sent_does_not_send_it(
-    redis_binary: str, scheduler: str
-) -> None:
-    """
-    Schedulers save what they sent minutes later, and a killed one never does.
-
-    So the row has to say that it has run before the next beat reads it.
-    """
-    assert redis_binary
-    with (
-        rows(scheduler) as (site, post),
-        crowd_of(site, post, [{}], scheduler=scheduler) as one,
-    ):
-        post.await_letters(1, "once")
-        eventually(lambda: saved(site, scheduler), "the run was saved")
-        one.kill(one.beats[0]).await_ready()
-        eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
-        stays(lambda: len(post.letters("once")) == 1, "it ran once", during=ONE_OFF)
-
-
-LONG: Final = 60.0
-"""Seconds of an interval that no test waits for."""
-
-
-@contextlib.contextmanager
-def due_row(scheduler: str) -> Iterator[tuple[Site, Post, Database]]:
-    """A row that is to run once, and is due as soon as a beat reads it."""
-    with redis_site(install="setup") as site, watched(site.server) as post:
-        once = {"task": "plain", "args": ["once"], "schedule": LONG, "one_off": True}
-        site.add_row(scheduler, "once", once)
-        store = database(site, scheduler)
-        store.write("once", last_run_at=before_now(2 * LONG))
-        yield site, post, store
-
-
-def before_now(seconds: float) -> str:
-    """Write an instant as both databases do."""
-    instant = datetime.now(timezone.utc) - timedelta(seconds=seconds)
-    return instant.strftime("%Y-%m-%d %H:%M:%S.%f")
-
-
-@ROWS
-def test_a_one_off_row_whose_run_was_not_saved_is_not_sent_by_a_beat_that_reads_it(
-    redis_binary: str, scheduler: str
-) -> None:
-    """
-    Between the message and the row a beat may die, and another may read the row.
-
-    It must not take the tick for one after which the next is due.
-    """
-    assert redis_binary
-    with due_row(scheduler) as (site, post, store):
-        unsaved = site.directory / "unsaved.sqlite"
-        store.copied(unsaved)
-        with crowd_of(site, post, [{}], scheduler=scheduler) as one:
-            post.await_letters(1, "once")
-            one.lose(one.beats[0])
-        shutil.copy(unsaved, store.file)
-        with crowd_of(site, post, [{}], scheduler=scheduler):
-            eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
-            assert len(post.letters("once")) == 1
-
-
-@ROWS
-def test_a_one_off_row_is_switched_off_when_its_database_can_be_written_again(
-    redis_binary: str, scheduler: str
-) -> None:
-    """
-    The schedulers forget that a row ran before they save that it is switched off.
-
-    If that fails in a beat that saw another send it, nobody would know of the run.
-    """
-    assert redis_binary
-    with due_row(scheduler) as (site, post, store):
-        elsewhere = store.copied(site.directory / "elsewhere.sqlite")
-        first = site.spawn_beat(scheduler=scheduler, **elsewhere)
-        post.await_letters(1, "once")
-        first.kill_main()
-        with store.read_only():
-            nothing_to_write = {"result_expires": None}  # when it starts
-            second = site.spawn_beat(scheduler=scheduler, conf=nothing_to_write)
-            said = "could not tell when 'once' is due again"
-            eventually(lambda: said in second.log(), "the second beat could not save")
-        eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
-        second.stop()
-        assert len(post.letters("once")) == 1
-
-
-@ROWS
-def test_a_one_off_row_that_is_switched_on_again_runs_again(
-    redis_binary: str, scheduler: str
-) -> None:
-    """An interval after that, as without the library; its earlier run is another one."""
-    assert redis_binary
-    with rows(scheduler) as (site, post):
-        with crowd_of(site, post, [{}], scheduler=scheduler):
-            post.await_letters(1, "once")
-            eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
-        switched_on = time.time()
-        again = {"enabled": 1, "last_run_at": None, "date_changed": before_now(0)}
-        database(site, scheduler).write("once", **again)
-        with crowd_of(site, post, [{}], scheduler=scheduler):
-            _, second = post.await_letters(2, "once")
-            assert second.at - switched_on > ONE_OFF - 0.1
-            eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")

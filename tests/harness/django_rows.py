@@ -4,7 +4,8 @@ Work on the database of django-celery-beat with Django's own means.
     python -m tests.harness.django_rows migrate
     python -m tests.harness.django_rows add ROW
 
-ROW is JSON: columns of PeriodicTask, and `interval` with those of IntervalSchedule.
+ROW is JSON: columns of PeriodicTask, and `interval` with those of IntervalSchedule or
+`clocked` with those of ClockedSchedule.
 """
 
 import json
@@ -16,11 +17,13 @@ from django.core.management import call_command
 
 def add(row: str) -> None:
     """Add an entry as Django's admin does, which tells running beats."""
-    from django_celery_beat.models import IntervalSchedule, PeriodicTask  # noqa: PLC0415
+    from django_celery_beat import models  # noqa: PLC0415
 
     columns = json.loads(row)
-    interval, _ = IntervalSchedule.objects.get_or_create(**columns.pop("interval"))
-    PeriodicTask.objects.create(interval=interval, **columns)
+    kinds = {"interval": models.IntervalSchedule, "clocked": models.ClockedSchedule}
+    for kind in kinds.keys() & columns.keys():
+        columns[kind], _ = kinds[kind].objects.get_or_create(**columns[kind])
+    models.PeriodicTask.objects.create(**columns)
 
 
 def main(word: str, *rest: str) -> None:

@@ -6,16 +6,17 @@ Beat's schedule as JSON, so that a site can hand it to a process.
                   "place": where once is written, one of PLACES}}
 
 A schedule is a number of seconds, {"seconds": 60, "relative": true},
-{"crontab": {fields}} or {"solar": {"event", "lat", "lon"}}. An argument
-{"lazy": true} is a BeatLazyFunc, which gives another value for each tick.
+{"crontab": {fields}}, {"solar": {"event", "lat", "lon"}} or {"rush_hour": seconds}.
+An argument {"lazy": true} is a BeatLazyFunc, which gives another value for each tick.
 """
 
 import time
+from datetime import datetime
 from typing import Any, Final
 
 from celery import Celery
 from celery.beat import BeatLazyFunc
-from celery.schedules import crontab, schedule, solar
+from celery.schedules import crontab, schedstate, schedule, solar
 
 Entry = dict[str, Any]
 
@@ -80,7 +81,25 @@ def schedule_of(value: Any) -> Any:
         return crontab(**value["crontab"])
     if "solar" in value:
         return solar(**value["solar"])
+    if "rush_hour" in value:
+        return RushHour(value["rush_hour"])
     return schedule(value["seconds"], relative=value.get("relative", False))
+
+
+class RushHour(schedule):  # type: ignore[misc]  # Celery has no types
+    """A user's own schedule: hourly, it says, but in the rush hour it says when it is due."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(3600)
+        self._often = seconds
+
+    def is_due(self, last_run_at: datetime) -> Any:
+        """As Celery's documentation shows for a schedule that changes."""
+        left = self._often - (self.now() - last_run_at).total_seconds()
+        return schedstate(left <= 0, self._often if left <= 0 else left)
+
+    def __reduce__(self) -> Any:
+        return RushHour, (self._often,)
 
 
 def is_object(entry: Entry) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,6 +137,19 @@ class Database(Rows):
             query = f"UPDATE {self.table} SET {places} WHERE name = ?"  # noqa: S608
             database.execute(query, (*columns.values(), name))
 
+    def multiply(self, name: str, others: Sequence[str]) -> None:
+        """Add rows like this one, each with its own name for its argument."""
+        with closing(sqlite3.connect(self.file, timeout=10)) as database, database:
+            database.row_factory = sqlite3.Row
+            query = f"SELECT * FROM {self.table} WHERE name = ?"  # noqa: S608
+            first = dict(database.execute(query, (name,)).fetchone())
+            del first["id"]
+            for other in others:
+                columns = first | {"name": other, "args": json.dumps([other])}
+                places = ", ".join(f":{column}" for column in columns)
+                insert = f"INSERT INTO {self.table} ({', '.join(columns)}) VALUES ({places})"  # noqa: S608
+                database.execute(insert, columns)
+
     @contextlib.contextmanager
     def read_only(self) -> Iterator[None]:
         """Let nobody else write for a while, as a database does that fails over."""
@@ -166,8 +179,9 @@ class Django(Database):
 
     def add(self, conf: dict[str, Any], name: str, entry: Entry) -> None:  # noqa: ARG002
         """Add a row as Django's admin does."""
-        row = row_of(name, entry) | {"interval": interval_of(entry["schedule"])}
-        django(self.file, "add", json.dumps(row))
+        kind, columns = schedule_row_of(entry["schedule"])
+        row = row_of(name, entry) | {kind: columns}
+        django(self.file, "add", json.dumps(row, default=str))
 
     def copied(self, file: Path) -> dict[str, Any]:
         """By its environment."""
@@ -187,20 +201,19 @@ class Sqlalchemy(Database):
 
     def add(self, conf: dict[str, Any], name: str, entry: Entry) -> None:
         """Add a row, as the package's documentation shows."""
-        from sqlalchemy_celery_beat.models import (  # noqa: PLC0415  loads SQLAlchemy
-            IntervalSchedule,
-            PeriodicTask,
-        )
+        from sqlalchemy_celery_beat import models  # noqa: PLC0415  loads SQLAlchemy
         from sqlalchemy_celery_beat.session import SessionManager  # noqa: PLC0415
 
         manager = SessionManager()
         engine, make_session = manager.create_session(self.conf(conf)["beat_dburi"])
         manager.prepare_models(engine)
         with make_session() as session:
-            interval = IntervalSchedule(**interval_of(entry["schedule"]))
-            session.add(interval)
+            kinds = {"interval": models.IntervalSchedule, "clocked": models.ClockedSchedule}
+            kind, columns = schedule_row_of(entry["schedule"])
+            schedule = kinds[kind](**columns)
+            session.add(schedule)
             session.commit()
-            session.add(PeriodicTask(schedule_model=interval, **row_of(name, entry)))
+            session.add(models.PeriodicTask(schedule_model=schedule, **row_of(name, entry)))
             session.commit()
 
     def copied(self, file: Path) -> dict[str, Any]:
@@ -236,6 +249,13 @@ def options_of(entry: Entry) -> dict[str, Any]:
     if "once" in entry:
         options["headers"] = {**options.get("headers", {}), "once": entry["once"]}
     return options
+
+
+def schedule_row_of(schedule: Any) -> tuple[str, dict[str, Any]]:
+    """Tell the kind of a schedule's row, and its columns; an instant is `{"clocked": it}`."""
+    if isinstance(schedule, dict):
+        return "clocked", {"clocked_time": schedule["clocked"]}
+    return "interval", interval_of(schedule)
 
 
 def interval_of(seconds: float) -> dict[str, Any]:

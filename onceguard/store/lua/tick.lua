@@ -21,6 +21,8 @@
 -- ARGV[14] if one runs
 -- ARGV[15] if one runs, and a tick waits for its end
 -- ARGV[16] 1 if no firing follows: skipped, it is to be tried again, so it is not claimed
+-- ARGV[17] how many milliseconds ago an interval's tick fell due where it is asked for;
+--          '' or nothing: an interval after the last one
 --
 -- Returns {verdict, the entry's state before and now, server time, when the tick
 -- was due, both in unix milliseconds, record of who is in the way, its time left
@@ -53,8 +55,11 @@ if last and ARGV[2] ~= '' and slot < last + tonumber(ARGV[2]) then
 end
 
 local due = slot
-if ARGV[1] == '' and last and last + tonumber(ARGV[5]) < now then
-  due = last + tonumber(ARGV[5])
+if ARGV[1] == '' and last then
+  due = math.min(now, last + tonumber(ARGV[5]))
+  if (ARGV[17] or '') ~= '' then
+    due = math.max(due, now - tonumber(ARGV[17]))
+  end
 end
 
 local function answer(verdict, holder, left, replaced, waits, superseded)
