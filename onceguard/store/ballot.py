@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from onceguard.rules.trust import advised
 from onceguard.store.connect import Connections
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Voter:
         """Say, once, that it is away: nobody would notice until too many are."""
         if not self._away:
             self._away = True
-            why = self.address.hide(str(error))
+            why = advised(self.address.hide(str(error)))
             logger.warning(_MISSED, self.address.shown, why)
 
 

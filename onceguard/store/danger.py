@@ -16,6 +16,7 @@ from redis.exceptions import (
 from onceguard.rules.agreement import quorum
 from onceguard.rules.errors import StoreUnavailable
 from onceguard.rules.messages import PARTITIONS
+from onceguard.rules.trust import advised, distrusted
 from onceguard.store.cluster import Cluster
 from onceguard.store.connect import Connections, pack_command
 from onceguard.store.names import SCHEMA, Names, text
@@ -158,8 +159,9 @@ class _Look:
             info, *probed = connections.command(asked, replies=3)
         except RedisError as error:
             said = _said(address, error)
-            self._locked_out = any(word in str(error) for word in _LOCKED_OUT)
-            rule = _LOGIN if self._locked_out else _AWAY
+            refused = any(word in str(error) for word in _LOCKED_OUT)
+            rule = _LOGIN if refused else _TRUST if distrusted(said) else _AWAY
+            self._locked_out = rule is not _AWAY
             self._away = rule.format(server=address.shown, error=said)
             return
         finally:
@@ -259,7 +261,7 @@ def _rule(address: Address, *, turns: bool) -> str:
 
 
 def _said(address: Address, error: RedisError) -> str:
-    return address.hide(str(error)).rstrip(".")
+    return advised(address.hide(str(error))).rstrip(".")
 
 
 _TURNS = f" ~redlock:{SCHEMA}:*"
@@ -276,6 +278,7 @@ _LOGIN = (
     "the lock server {server} does not let us in: {error}. Write its user and password in "
     "once_url, percent-encoded, or in once_transport_options."
 )
+_TRUST = "there is no trust between us and the lock server {server}: {error}."
 _UNSEEN = (
     "the lock server {server} does not show its version, role and maxmemory-policy, which "
     "were not looked at: {error}"

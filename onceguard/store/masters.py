@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from onceguard.rules.agreement import newest, quorum, readable
 from onceguard.rules.errors import StoreUnavailable
+from onceguard.rules.trust import advised
 from onceguard.store import scripts
 from onceguard.store.ballot import Ballot, Voter
 from onceguard.store.contract import Renewed
@@ -262,7 +263,7 @@ class Masters:
         return StoreUnavailable(
             server=self._address.shown,
             operation=call.script.name,
-            reason=self._address.hide(reason),
+            reason=advised(self._address.hide(reason)),
         )
 
 

@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from onceguard.rules.errors import StoreUnavailable
+from onceguard.rules.trust import advised
 from onceguard.store.connect import Connections
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def raise_unavailable(address: Address, call: Call, error: RedisError) -> NoRetu
     if of_cluster and not address.cluster:
         reason += " (a node of a Redis Cluster: set once_url='redis+cluster://host:port')"
     raise StoreUnavailable(
-        server=address.shown, operation=call.script.name, reason=reason
+        server=address.shown, operation=call.script.name, reason=advised(reason)
     ) from cause
 
 

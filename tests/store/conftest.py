@@ -5,7 +5,10 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.conftest import missing
+from tests.harness.certificates import Authority, TlsServer
 from tests.harness.redis_server import RedisServer
+from tests.harness.running import running
 from tests.harness.sentinels import Sentinels
 from tests.store.behind import Pair, a_pair, open_rig_behind
 from tests.store.rig import Rig, open_rig
@@ -18,6 +21,18 @@ def rig(redis_server: RedisServer) -> Iterator[Rig]:
     yield made
     made.store.close()
     made.raw.close()
+
+
+@pytest.fixture(scope="session")
+def authority(redis_binary: str, tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signs the certificates of servers here, which must know TLS."""
+    assert redis_binary
+    made = Authority(tmp_path_factory.mktemp("ca"))
+    try:
+        _ = [*running(TlsServer(made))]
+    except RuntimeError:
+        missing("TLS in redis-server")
+    return made
 
 
 @pytest.fixture

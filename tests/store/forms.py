@@ -4,6 +4,9 @@ import ssl
 from typing import Any
 from urllib.parse import quote
 
+from celery import Celery
+
+from onceguard.store.bound import Guard, guard_of
 from tests.harness.certificates import Authority, TlsServer
 
 USER, PASSWORD = "app", "hunter2@:/?#[]%+ &=;ü'"
@@ -11,6 +14,16 @@ WRITTEN = quote(PASSWORD, safe="")
 DATABASE = 2
 
 Conf = dict[str, Any]
+
+
+def app_of(conf: Conf) -> Celery:
+    app = Celery(set_as_current=False, fixups=[])
+    app.conf.update(conf, once_socket_timeout=1.0)
+    return app
+
+
+def guard_from(conf: Conf) -> Guard:
+    return guard_of(app_of(conf))
 
 
 def tcp(server: TlsServer, _: Authority) -> Conf:

@@ -6,11 +6,9 @@ from traceback import format_exception
 
 import pytest
 import redis
-from celery import Celery
 
 from onceguard.rules.errors import InvalidSettings, StoreUnavailable
-from onceguard.store.bound import Guard, guard_of
-from tests.conftest import missing
+from onceguard.store.bound import guard_of
 from tests.harness.certificates import Authority, TlsServer
 from tests.harness.redis_server import RedisServer, free_port
 from tests.harness.sentinels import NAME, SentinelServer
@@ -22,6 +20,8 @@ from tests.store.forms import (
     USER,
     WRITTEN,
     Conf,
+    app_of,
+    guard_from,
     no_user,
     tcp,
     tls_in_the_url,
@@ -37,20 +37,9 @@ Form = Callable[[TlsServer, Authority], Conf]
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Who signed the certificates here."""
-    return Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture(scope="module")
-def tls_server(redis_binary: str, authority: Authority) -> Iterator[TlsServer]:
+def tls_server(authority: Authority) -> Iterator[TlsServer]:
     """A server over TCP, TLS and a unix socket, with a password and a user."""
-    assert redis_binary
-    server = TlsServer(authority)
-    try:
-        server.start()
-    except RuntimeError:
-        missing("TLS in redis-server")
+    server = TlsServer(authority).start()
     with server.client() as admin:
         admin.acl_setuser(USER, enabled=True, passwords=[f"+{PASSWORD}"], keys=["*"],
                           channels=["*"], categories=["+@all"])  # fmt: skip
@@ -68,16 +57,6 @@ def dead_server(authority: Authority) -> TlsServer:
 
 
 FORMS = pytest.mark.parametrize("form", BROKERS)
-
-
-def app_of(conf: Conf) -> Celery:
-    app = Celery(set_as_current=False, fixups=[])
-    app.conf.update(conf, once_socket_timeout=1.0)
-    return app
-
-
-def guard_from(conf: Conf) -> Guard:
-    return guard_of(app_of(conf))
 
 
 def as_backend(conf: Conf) -> Conf:
@@ -176,9 +155,9 @@ def test_a_server_that_repeats_the_password_is_not_quoted(redis_binary: str) -> 
 @pytest.mark.parametrize(
     ("host", "options", "says"),
     [
-        ("localhost", {"ssl_cert_reqs": "required"}, "certificate verify failed"),
-        ("localhost", {}, "certificate verify failed"),
-        ("localhost", {"ssl_ca_certs": "/no/such/file"}, "No such file"),
+        ("localhost", {"ssl_cert_reqs": "required"}, "verify failed.*file with ssl_ca_certs"),
+        ("localhost", {}, "verify failed.*file with ssl_ca_certs"),
+        ("localhost", {"ssl_ca_certs": "/no/such/file"}, "No such file.*that ssl_ca_certs"),
     ],
 )
 def test_a_certificate_that_nobody_vouches_for_is_refused(
@@ -188,6 +167,17 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     url = f"rediss://:{WRITTEN}@{host}:{tls_server.tls_port}/0"
     guard = guard_from({"once_url": url, "once_transport_options": options})
     with pytest.raises(StoreUnavailable, match=says):
+        guard.store.claim(call("m1"), unique_for=5.0)
+
+
+def test_a_certificate_of_another_host_is_refused(
+    tls_server: TlsServer, authority: Authority
+) -> None:
+    """It may be anybody's of whom the same authority knows."""
+    url = f"rediss://:{WRITTEN}@127.1:{tls_server.tls_port}/0"  # not as the certificate has it
+    options = {"ssl_ca_certs": str(authority.ca), "ssl_check_hostname": True}
+    guard = guard_from({"once_url": url, "once_transport_options": options})
+    with pytest.raises(StoreUnavailable, match=r"valid for '127\.1'.*ssl_check_hostname=False"):
         guard.store.claim(call("m1"), unique_for=5.0)
 
 
