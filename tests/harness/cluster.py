@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from tests.harness.certificates import Authority
+
 SLOTS = 16384
 NODE_TIMEOUT = 1500
 """Milliseconds without an answer after which nodes take one of them for dead."""
@@ -29,11 +31,19 @@ _PORTS = range(11000, 32000 - _BUS)
 
 
 class ClusterNode(RedisServer):
-    """One node; it keeps its view of the cluster in its directory."""
+    """
+    One node; it keeps its view of the cluster in its directory.
+
+    Args:
+        options: Words for its command line.
+        authority: Who vouches for it; then it speaks TLS only, with the other nodes too,
+            and lets in whom that authority vouches for.
+    """
 
     kind = "node"
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, authority: Authority | None = None) -> None:
+        self._authority = authority
         super().__init__(
             *("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"),
             *("--cluster-node-timeout", str(NODE_TIMEOUT)),
@@ -63,6 +73,12 @@ class ClusterNode(RedisServer):
         """Names of keys that it has in a slot."""
         return [str(key) for key in self.ask("CLUSTER", "GETKEYSINSLOT", slot, most)]
 
+    def _words(self) -> list[str]:
+        if self._authority is None:
+            return super()._words()
+        tls = ("--port", "0", "--tls-cluster", "yes", "--tls-replication", "yes")
+        return [*super()._words(), *tls, *self._authority.options(self.port, clients="yes")]
+
     def _choose_port(self) -> int:
         for _ in range(100):
             port = random.choice(_PORTS)
@@ -81,6 +97,7 @@ class Cluster:
         replicas: How many for each master.
         binary: Path of another program than the usual redis-server.
         options: Words for the command line of each node.
+        authority: Who vouches for the nodes, which then speak TLS.
     """
 
     def __init__(
@@ -90,8 +107,12 @@ class Cluster:
         replicas: int = 0,
         binary: str = "",
         options: Sequence[str] = (),
+        authority: Authority | None = None,
     ) -> None:
-        self.nodes = [ClusterNode(*options) for _ in range(masters * (1 + replicas))]
+        self._authority = authority
+        self.nodes = [
+            ClusterNode(*options, authority=authority) for _ in range(masters * (1 + replicas))
+        ]
         self._masters = masters
         for node in self.nodes:
             node.binary = binary
@@ -99,7 +120,8 @@ class Cluster:
     @property
     def urls(self) -> list[str]:
         """One for each node."""
-        return [f"redis+cluster://127.0.0.1:{node.port}" for node in self.nodes]
+        scheme = "rediss+cluster" if self._authority else "redis+cluster"
+        return [f"{scheme}://127.0.0.1:{node.port}" for node in self.nodes]
 
     @property
     def url(self) -> str:
@@ -129,7 +151,7 @@ class Cluster:
             node.close()
 
     def client(self) -> redis.RedisCluster:
-        """A new client of the test's own, which follows redirections."""
+        """A new client of the test's own, which follows redirections, without TLS."""
         host, port = self._alive()[0].place
         return redis.RedisCluster(
             host=host,
