@@ -43,6 +43,11 @@ the renewal thread's may have asked nobody yet when the only node dies that was 
 _HOPS = 5
 """Redirections at once; nodes that disagree for longer are asked now and then."""
 
+_ANNOUNCE = (
+    " (its nodes must say at which host and port we reach them: cluster-announce-ip and "
+    "cluster-announce-port in redis.conf; with TLS 'tls-cluster yes')"
+)
+
 
 class Cluster:
     """
@@ -156,7 +161,7 @@ class _Journey:
         self._cluster, self._call, self._undo = cluster, call, undo
         self._slot = key_slot(call.keys[0].encode())
         self._dead: set[Place] = set()
-        self._with_source = self._asking = False
+        self._with_source = self._asking = self._sent = False
         self._hops = 0
         self._met: RedisError | None = None
         self._place = cluster.owner(self._slot, but=self._dead)
@@ -166,9 +171,9 @@ class _Journey:
         while True:
             try:
                 return self._try_once()
-            except RedisTimeoutError:  # noqa: PERF203 - each try is another node
+            except RedisTimeoutError as error:  # noqa: PERF203 - each try is another node
                 self._cluster.forget(self._place)
-                raise
+                raise self._sent_to(error) from error
             except RedisError as error:
                 if not self._goes_on_after(error) or time.monotonic() > deadline:
                     raise self._in_words(error) from error
@@ -192,6 +197,7 @@ class _Journey:
             self._with_source = True
         elif redirection is not None:
             self._place = redirection.host or self._place[0], redirection.port
+            self._sent = True
             self._hops += 1
             if self._hops > _HOPS:
                 time.sleep(_PAUSE)
@@ -211,12 +217,20 @@ class _Journey:
         """Say why being sent on led nowhere."""
         if _redirection(error) is None or self._met is None:
             return error
-        host, port = self._place
-        return RedisError(f"the nodes say that its keys are at {host}:{port}: {self._met}")
+        return self._sent_to(self._met)
+
+    def _sent_to(self, error: RedisError) -> RedisError:
+        """Say where it happened, if we were sent there."""
+        if not self._sent:
+            return error
+        (host, port), said = self._place, str(error)
+        advice = _ANNOUNCE if said.startswith("Timeout connecting") else ""
+        return RedisError(f"the nodes say that its keys are at {host}:{port}: {said}{advice}")
 
     def _try_elsewhere(self) -> None:
         self._cluster.forget(self._place)
         self._dead.add(self._place)
+        self._sent = False
         self._place = self._cluster.owner(self._slot, but=self._dead)
         if self._place in self._dead:  # all are, or do not know better yet
             self._dead.clear()

@@ -284,3 +284,29 @@ def test_a_certificate_of_ours_that_is_missing_is_said(
         return "with ssl_certfile and ssl_keyfile in" in caught.value.reason
 
     eventually(is_said, "it was said why")
+
+
+def test_a_node_that_announces_a_port_without_tls_is_said(
+    cluster: Cluster, nodes: Place, authority: Authority, redis_server: RedisServer
+) -> None:
+    """As Redis 7.0 has it without tls-cluster: the plain port waits for ever, as we would."""
+    rig, message = nodes.rig(in_options(nodes.urls, authority)), call("m1", key="plain()")
+    wrong, plain = cluster.node_of(slot_of(rig, message)), redis_server.port
+    named = cluster.another(wrong)
+    url = f"rediss+cluster://{USER}:{WRITTEN}@localhost:{named.port}"
+    wrong.ask("CONFIG", "SET", "cluster-announce-tls-port", plain)
+    try:
+        eventually(lambda: is_told(named, plain), "it was announced")
+        with pytest.raises(StoreUnavailable, match="with TLS 'tls-cluster yes'") as caught:
+            nodes.rig(in_options([url], authority)).claim(message)
+    finally:
+        wrong.ask("CONFIG", "SET", "cluster-announce-tls-port", 0)
+        eventually(
+            lambda: not any(is_told(node, plain) for node in cluster.nodes), "it was put right"
+        )
+    assert f"its keys are at 127.0.0.1:{plain}: Timeout connecting" in caught.value.reason
+
+
+def is_told(node: RedisServer, port: int) -> bool:
+    """Whether a node has heard that clients, or itself as a replica, are to use a port."""
+    return str(port) in f"{node.ask('CLUSTER', 'SLOTS')} {node.ask('ROLE')}"
