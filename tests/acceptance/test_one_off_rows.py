@@ -177,7 +177,8 @@ def test_of_many_one_off_rows_each_runs_once_and_may_be_switched_on_again(
         store.multiply("once", names[1:])
         with crowd_of(site, post, [{}, {}], scheduler=scheduler):
             post.await_letters(MANY)
-            eventually(lambda: states(store, names) == {(0, 0)}, "the rows were switched off")
+            over = "the rows were switched off"
+            eventually(lambda: states(store, names) == {(0, 0)}, over, timeout=60)
             stays(lambda: len(post.letters()) == MANY, "each ran once", during=SOON)
         assert {letter.name for letter in post.letters()} == set(names)
 
@@ -204,6 +205,7 @@ def done_row(scheduler: str, schedule: Any) -> Iterator[tuple[Site, Post]]:
         site.add_row(scheduler, "once", once)
         with crowd_of(site, post, [{}], scheduler=scheduler) as one:
             post.await_letters(1, "once")
+            eventually(lambda: saved(site, scheduler), "the run was saved")
             one.kill(one.beats[0]).await_ready()
             eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
         yield site, post
