@@ -132,9 +132,13 @@ class Hook:
             return
         try:
             new.save()
-            self._scheduler._dirty.discard(new.name)  # noqa: SLF001 - of both schedulers
+            self._mark_clean(new)
         except Exception:  # it is saved with the others, later
             logger.exception("onceguard could not save that %r has run", entry.name)
+
+    def _mark_clean(self, row: Any) -> None:
+        """Keep the scheduler from saving a row: it has been saved, or is another beat's."""
+        getattr(self._scheduler, "_dirty", set()).discard(row.name)
 
     def _reserve_noted(self, entry: Any) -> Any:
         new = self._reserve(entry)
@@ -158,7 +162,7 @@ class Hook:
                 return
             _shift(new, passed)
             if is_one_off(new):
-                self._scheduler._dirty.discard(new.name)  # noqa: SLF001 - its sender saves it
+                self._mark_clean(new)
         except Exception:
             logger.exception("onceguard could not pass over %r", entry.name)
 
