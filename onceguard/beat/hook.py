@@ -24,7 +24,6 @@ logger = logging.getLogger("celery.beat")
 _JUST_AFTER = 1.0
 _SOON = 0.02
 _PAUSE = 5.0
-_SAVED = 10.0
 _LATE = 0.05
 _UNCOUNTED = "only_update_last_run_at"  # RedBeat's
 
@@ -65,6 +64,7 @@ class Hook:
         self._moved: Any = None
         self._known: set[str] = set()
         self._left: float | None = None
+        self._sending: str | None = None
         self._published = False
 
     def install(self) -> None:
@@ -95,14 +95,16 @@ class Hook:
             return None
         if advance:
             self._reserve(entry)
-        self._published = False
+        self._sending, self._published = decision.task_id, False
         try:
             result = self._send(decision.entry, producer=producer, advance=False, **options)
         except BaseException as error:
             self._broke_off(decision, error)
             raise
         self._ticks.sent(decision)
-        self._save_run(entry)
+        row = self._new_of(entry)
+        if is_one_off(row):
+            self._save_run(row)
         return result
 
     def _broke_off(self, sending: Sending, error: BaseException) -> None:
@@ -117,24 +119,25 @@ class Hook:
         elif isinstance(error, Exception):
             self._ticks.failed(sending)
 
-    def _note_published(self, **_: Any) -> None:
-        self._published = True
+    def _note_published(self, headers: Any = None, body: Any = None, **_: Any) -> None:
+        """Note that the tick's message was sent; whoever listens may send others meanwhile."""
+        first = body if isinstance(body, dict) else {}  # with task_protocol = 1
+        if {**first, **(headers or {})}.get("id") == self._sending:
+            self._published = True
 
-    def _save_run(self, entry: Any) -> None:
+    def _save_run(self, row: Any) -> None:
         """
         Save that a one-off row has run: a beat that reads it from now on must not send it.
 
         By itself, and not with all that the scheduler has to save: sqlalchemy-celery-beat
         reads everything again then if anything changed, and would save a row without runs.
+        It is switched off when its scheduler would: that makes all beats read everything.
         """
-        new = self._new_of(entry)
-        if new is None or not is_one_off(new):
-            return
         try:
-            new.save()
-            self._mark_clean(new)
+            row.save()
+            self._mark_clean(row)
         except Exception:  # it is saved with the others, later
-            logger.exception("onceguard could not save that %r has run", entry.name)
+            logger.exception("onceguard could not save that %r has run", row.name)
 
     def _mark_clean(self, row: Any) -> None:
         """Keep the scheduler from saving a row: it has been saved, or is another beat's."""
@@ -157,12 +160,16 @@ class Hook:
             if advance:
                 self._pass_over_unreserved(entry, passed)
                 return
-            self._moved = new = self._new_of(entry)
+            new = self._new_of(entry)
             if new is None:
                 return
             _shift(new, passed)
+            if is_one_off(new) and passed.counts:
+                self._save_run(new)
+                return
             if is_one_off(new):
                 self._mark_clean(new)
+            self._moved = new
         except Exception:
             logger.exception("onceguard could not pass over %r", entry.name)
 
@@ -182,8 +189,9 @@ class Hook:
     def _maybe_due_sooner(self, entry: Any, **options: Any) -> Any:
         """RedBeat sleeps for a whole interval after an entry that was due."""
         left = self._maybe_due(entry, **options)
-        if self._left is not None:
-            left, self._left = min(left, self._left), None
+        if self._left is not None and left is not None:
+            left = min(left, self._left)
+        self._left = None
         return left
 
     def _when_moved(self, entry: Any, next_time_to_run: Any, *args: Any, **kwargs: Any) -> Any:
@@ -214,18 +222,11 @@ class Hook:
                 _adopt(entry, tick)
 
 
-def _due_again(entry: Any) -> float:
-    """
-    Return in how many seconds an entry that was passed over is to be looked at.
-
-    A one-off row that has run is switched off then. Not sooner: its sender saves its run
-    first, and the row must not say in the end that it is off and has run.
-    """
-    if is_one_off(entry) and entry.model.total_run_count:
-        return _SAVED
+def _due_again(entry: Any) -> Any:
+    """Return in how many seconds an entry that was passed over is due again; None for never."""
     due, left = entry.is_due()
     again = _SOON if is_interval(entry.schedule) else _PAUSE  # a clocked row stays due
-    return again if due else float(left)
+    return again if due else left
 
 
 def _shift(entry: Any, passed: Passed) -> None:

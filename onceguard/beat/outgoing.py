@@ -52,9 +52,8 @@ class Outgoing:
         if self.of_ours:
             self.options["once"] = False
 
-    def stamp(self, header: Header, task_id: str) -> None:
+    def stamp(self, header: Header) -> None:
         """Give the message its identity; a task of ours is told that beat has decided."""
-        self.options["task_id"] = task_id
         if self.of_ours:
             self.options["once"] = header
         else:

@@ -67,7 +67,8 @@ def _has_own_rule(schedule: Any) -> bool:
 def _of_own_rule(schedule: Any, last_run_at: datetime | None) -> Slot:
     """Take it for the interval that it has now: until it is due again if it ran now."""
     now = schedule.now()
-    interval = float(schedule.is_due(now)[1])
+    following = schedule.is_due(now)[1]
+    interval = _DAY if following is None else float(following)
     if last_run_at is not None:
         interval = min(interval, (aware(now) - aware(last_run_at)).total_seconds())
     return interval_slot(max(_SHORTEST, interval))

@@ -76,6 +76,12 @@ class Sending:
     tick: Tick | None = None
     answer: Ticked | None = None
 
+    @property
+    def task_id(self) -> str | None:
+        """Of its message, if that is known before it is sent."""
+        found: str | None = self.entry.options.get("task_id")
+        return found
+
 
 class Ticks:
     """
@@ -295,12 +301,13 @@ def _jitter(out: Outgoing, once: Once) -> None:
 def _stamp(
     out: Outgoing, once: Once | None, tick: Tick, due_at: float, answer: Ticked | None
 ) -> None:
+    message = tick.message
+    out.options["task_id"] = message.task_id
     if once is not None:
-        message = tick.message
         if answer is not None:
             message = replace(message, waits=answer.waits)
         patient = answer is not None and answer.verdict is not Verdict.SEND
-        out.stamp(header_of(out, once, message, due_at, patient=patient), message.task_id)
+        out.stamp(header_of(out, once, message, due_at, patient=patient))
 
 
 def _own_lease(once: Once | None, *, guards: bool) -> bool:

@@ -123,7 +123,7 @@ def test_a_one_off_row_whose_run_was_not_saved_is_not_sent_by_a_beat_that_reads_
             one.lose(one.beats[0])
         shutil.copy(unsaved, store.file)
         with crowd_of(site, post, [{}], scheduler=scheduler):
-            eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
+            eventually(lambda: saved(site, scheduler), "the run was saved")
             assert len(post.letters("once")) == 1
 
 

@@ -54,6 +54,7 @@ class Post:
 
     def __init__(self, server: RedisServer, queue: str = "celery") -> None:
         self._letters: list[Letter] = []
+        self._claims: list[float] = []
         self._server, self._queue = server, queue
         self._client = redis.Redis(
             unix_socket_path=str(server.socket), decode_responses=True, socket_timeout=None
@@ -66,6 +67,15 @@ class Post:
     def letters(self, name: str | None = None) -> list[Letter]:
         """Messages in the order in which they came, all or those of a name."""
         return [each for each in list(self._letters) if name in (None, each.name)]
+
+    def claims(self) -> list[float]:
+        """
+        When ticks were claimed that are to be sent, of all entries together.
+
+        If this server is the lock server, too. Messages may come late on a loaded machine,
+        and close to the next one; claims are made by the server's clock.
+        """
+        return list(self._claims)
 
     def await_letters(self, number: int, name: str | None = None) -> list[Letter]:
         """Wait until so many came; returns all that came."""
@@ -93,9 +103,14 @@ class Post:
                     return
                 if words[0].upper() == "LPUSH" and words[1] == self._queue:
                     self._letters.append(read(seen["time"], words[2]))
+                if words[0].upper() == "SET" and (claim := CLAIM.match(" ".join(words[1:]))):
+                    self._claims.append(int(claim[1]) / 1000)
 
 
 END = "the-post-closes"
+
+CLAIM = re.compile(r"once1:\S+:tick:\S+ \d+ (\d+) 0 \S+ \[")
+"""State of an entry after a tick that is to be sent: slot, when it was claimed, no skips."""
 
 
 def read(at: float, text: str) -> Letter:
