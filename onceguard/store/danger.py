@@ -83,8 +83,10 @@ def check_server(address: Address, *, prefix: str, socket_timeout: float) -> Fin
         looks = [_Look(each, prefix, socket_timeout, turns=True) for each in address.masters]
         found = [look.judge() for look in looks]
         bad = sum(bool(each.refusals) for each in found)
+        away = sum(look.away for look in looks)
         if len(found) - bad >= quorum(len(found)):
-            found = [_softened(each, _MAJORITY) for each in found]
+            kept = len(found) - bad - away >= quorum(len(found))
+            found = [_softened(each, _MAJORITY if kept else _OTHERS) for each in found]
         return _joined([*found, _twins(looks)])
     return _Look(address, prefix, socket_timeout).judge()
 
@@ -173,6 +175,11 @@ class _Look:
             self.facts = _facts(text(info))
         errors = [each for each in probed if isinstance(each, ResponseError)]
         self._probed = [each for each in errors if not isinstance(each, NoScriptError)]
+
+    @property
+    def away(self) -> bool:
+        """Whether it did not answer, and may be all right."""
+        return bool(self._away) and not self._locked_out
 
     @property
     def mistaken(self) -> bool:
@@ -268,6 +275,7 @@ _TURNS = f" ~redlock:{SCHEMA}:*"
 """What pottery's Redlock keeps, where several masters vote."""
 
 _MAJORITY = "A majority of the others keeps locks without it meanwhile."
+_OTHERS = "The others can keep locks without it, when those that are away are back."
 _PARTITIONS_WORK = "All partitions keep locks at present, on other nodes."
 
 _AWAY = (

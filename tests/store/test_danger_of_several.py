@@ -151,6 +151,13 @@ def test_a_minority_of_masters_that_is_no_use_keeps_nobody_from_starting(
     (warning,) = look(read_masters(masters.urls)).warnings
     assert "does not let us in" in warning
     assert warning.endswith("A majority of the others keeps locks without it meanwhile.")
+    masters.kill(2)
+    warning, away = look(read_masters(masters.urls)).warnings
+    assert warning.endswith(
+        "The others can keep locks without it, when those that are away are back."
+    )
+    assert "does not answer" in away
+    masters.servers[2].start()
     other.require("changed")
     assert len(look(read_masters(masters.urls)).refusals) == 2
 
