@@ -9,18 +9,18 @@ from datetime import datetime, timezone
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from celery import schedules
 from celery.utils import uuid
 
 from onceguard.beat import reports
 from onceguard.beat.breaker import Breaker
+from onceguard.beat.due import is_new, is_this, overdue, slot_due
 from onceguard.beat.entries import Declarations
 from onceguard.beat.outgoing import Outgoing, header_of
-from onceguard.beat.rows import changed_at, is_one_off
+from onceguard.beat.rows import is_one_off
 from onceguard.beat.schedules import remember_for, slot_of
 from onceguard.rules.choices import OnBeatStoreUnavailable
 from onceguard.rules.errors import StoreUnavailable
-from onceguard.rules.lives import aware, claim_life
+from onceguard.rules.lives import claim_life
 from onceguard.rules.messages import new_message_id
 from onceguard.rules.options import OverlapPolicy, Scope
 from onceguard.rules.overlap import decisions
@@ -40,7 +40,6 @@ _LONGEST_SENDING = 30.0
 _SHORTEST_SENDING = 0.25
 # Superseded messages stay in the broker's queue for as long as no worker takes them.
 _WEEK = 7 * 86400.0
-_NEW = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +111,7 @@ class Ticks:
                 return Sending(entry=out)
         else:
             _jitter(out, once)
-        slot = _slot_of(entry)
+        slot = slot_due(entry)
         tick = self._tick(out, once, slot)
         if not self._breaker.closed(time.monotonic()):
             return self._unclaimed(out, once, tick)
@@ -149,7 +148,7 @@ class Ticks:
             claim_for=_sending_life(slot, once) if once and guards else 0.0,
             mine=mine,
             actions=decisions(once.overlap_policy) if once and guards else (),
-            overdue=_overdue(out, slot),
+            overdue=overdue(out, slot),
         )
 
     def _passed(self, out: Outgoing, tick: Tick, answer: Ticked) -> Passed:
@@ -160,7 +159,7 @@ class Ticks:
         counts as a run too, or its row would never be done.
         """
         taken = answer.verdict is Verdict.TAKEN
-        sent = taken and _is_this(out, tick.slot, answer.last) and not answer.last.skips
+        sent = taken and is_this(out, tick.slot, answer.last) and not answer.last.skips
         over = tick.slot.final and (taken or answer.verdict is Verdict.MISSED)
         return Passed(last=answer.last, counts=sent or over, slot=tick.slot)
 
@@ -212,7 +211,7 @@ class Ticks:
             lives = {
                 name: remember_for(slot_of(each.schedule))
                 for name, each in zip(ids, entries, strict=True)
-                if _is_new(each)
+                if is_new(each)
             }
             try:
                 found = self._store.last_ticks(ids, first_seen=lives)
@@ -241,45 +240,6 @@ class Ticks:
     def _say_if_back(self) -> None:
         if self._breaker.answered():
             reports.back()
-
-
-def _is_new(entry: Any) -> bool:
-    """Whether an interval was made just now; database rows know since when they are there."""
-    schedule = entry.schedule
-    plain = isinstance(schedule, schedules.schedule) and not schedule.relative
-    if hasattr(entry, "model") or not plain:
-        return False
-    age = (entry._default_now() - entry.last_run_at).total_seconds()  # noqa: SLF001 - as beat
-    return not entry.total_run_count and age < _NEW
-
-
-def _slot_of(entry: Any) -> Slot:
-    """Tell which firing is due: of a one-off row a new one if the row was changed since."""
-    slot = slot_of(entry.schedule, entry.last_run_at)
-    if slot.at is None or not is_one_off(entry):
-        return slot
-    return replace(slot, at=max(slot.at, changed_at(entry)))
-
-
-def _is_this(entry: Any, slot: Slot, last: LastTick) -> bool:
-    """
-    Whether the last tick that is known is the one that is due, not the one before.
-
-    An interval that is asked for a little early meets the one before, except in a one-off
-    row, which has no other since it was changed.
-    """
-    if slot.at is not None or last.age < slot.period / 2:
-        return True
-    claimed = aware(entry._default_now()).timestamp() - last.age  # noqa: SLF001 - as beat
-    return is_one_off(entry) and claimed > changed_at(entry)
-
-
-def _overdue(entry: Any, slot: Slot) -> float | None:
-    """Seconds since an interval fell due by the entry's own last run."""
-    if slot.at is not None:
-        return None
-    now = aware(entry._default_now())  # noqa: SLF001 - as beat
-    return max(0.0, (now - aware(entry.last_run_at)).total_seconds() - slot.interval)
 
 
 def _identity(app: Any) -> str:
