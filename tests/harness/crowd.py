@@ -162,7 +162,7 @@ def two_with_one_lock_server(name: str, url: Any) -> Iterator[tuple[Site, Post, 
     """
     entries = {
         name: {"task": "work", "args": [name], "schedule": 1.0, "once": True},
-        f"{name}-bare": {"task": "plain", "args": [name], "schedule": 1.0},
+        f"{name}-bare": {"task": "plain", "args": [f"{name}-bare"], "schedule": 1.0},
     }
     with (
         redis_site(conf={"once_url": url}, schedule=entries) as site,
