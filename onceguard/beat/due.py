@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from celery import schedules
 
 from onceguard.beat.rows import changed_at, is_one_off
-from onceguard.beat.schedules import slot_of
+from onceguard.beat.schedules import has_own_rule, slot_of
 from onceguard.rules.lives import aware
 
 if TYPE_CHECKING:
@@ -40,9 +40,11 @@ def is_this(entry: Any, slot: Slot, last: LastTick) -> bool:
 
 
 def overdue(entry: Any, slot: Slot) -> float | None:
-    """Seconds since an interval fell due by the entry's own last run."""
-    if slot.at is not None:
+    """Seconds since an interval fell due by the entry's own last run; None: nobody knows."""
+    if slot.at is not None or entry.last_run_at is None:
         return None
+    if has_own_rule(entry.schedule):  # which names only how long it is until the next one
+        return 0.0
     now = aware(entry._default_now())  # noqa: SLF001 - as beat
     return max(0.0, (now - aware(entry.last_run_at)).total_seconds() - slot.interval)
 

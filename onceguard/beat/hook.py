@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import signals
 
-from onceguard.beat.rows import is_one_off
+from onceguard.beat.rows import OneOffRows, is_one_off
 from onceguard.beat.schedules import is_interval
 from onceguard.beat.ticks import Passed, Sending, Ticks
 from onceguard.rules.lives import aware
@@ -39,6 +39,18 @@ def wrap(scheduler: Any, app: Any) -> None:
         Hook(scheduler, Ticks(app)).install()
 
 
+class _NotSent:
+    """What ``apply_async`` gives for a tick that passes; some schedulers log its id."""
+
+    id = None
+
+    def __bool__(self) -> bool:
+        return False
+
+
+_NOT_SENT = _NotSent()
+
+
 class Hook:
     """
     What a scheduler calls instead of its own ``apply_async``.
@@ -60,7 +72,9 @@ class Hook:
         self._reserve: Callable[[Any], Any] = scheduler.reserve
         self._when: Callable[..., Any] = scheduler._when  # noqa: SLF001 - where the heap asks
         self._populate: Callable[..., Any] = scheduler.populate_heap
+        self._rows = OneOffRows(scheduler)
         self._reserved: tuple[Any, Any] = (None, None)
+        self._due: tuple[Any, int] = (None, 0)
         self._moved: Any = None
         self._known: set[str] = set()
         self._left: float | None = None
@@ -83,7 +97,7 @@ class Hook:
     ) -> Any:
         """Send a due entry, or let it pass; as the scheduler's own ``apply_async``."""
         try:
-            decision = self._ticks.decide(entry)
+            decision = self._ticks.decide(entry, self._nth(entry))
         except Exception:  # beat must live, and say so
             logger.exception(
                 "onceguard could not decide about %r: it is sent UNGUARDED. Please report.",
@@ -92,19 +106,19 @@ class Hook:
             return self._send(entry, producer=producer, advance=advance, **options)
         if isinstance(decision, Passed):
             self._pass_over(entry, decision, advance=advance)
-            return None
-        if advance:
-            self._reserve(entry)
+            return _NOT_SENT
+        row = self._rows.take(self._new_of(entry))
         self._sending, self._published = decision.task_id, False
         try:
+            if advance:
+                self._reserve(entry)
             result = self._send(decision.entry, producer=producer, advance=False, **options)
         except BaseException as error:
+            self._rows.give_back(row)
             self._broke_off(decision, error)
             raise
         self._ticks.sent(decision)
-        row = self._new_of(entry)
-        if is_one_off(row):
-            self._save_run(row)
+        self._rows.save_run(row)
         return result
 
     def _broke_off(self, sending: Sending, error: BaseException) -> None:
@@ -125,28 +139,22 @@ class Hook:
         if {**first, **(headers or {})}.get("id") == self._sending:
             self._published = True
 
-    def _save_run(self, row: Any) -> None:
-        """
-        Save that a one-off row has run: a beat that reads it from now on must not send it.
-
-        By itself, and not with all that the scheduler has to save: sqlalchemy-celery-beat
-        reads everything again then if anything changed, and would save a row without runs.
-        It is switched off when its scheduler would: that makes all beats read everything.
-        """
-        try:
-            row.save()
-            self._mark_clean(row)
-        except Exception:  # it is saved with the others, later
-            logger.exception("onceguard could not save that %r has run", row.name)
-
-    def _mark_clean(self, row: Any) -> None:
-        """Keep the scheduler from saving a row: it has been saved, or is another beat's."""
-        getattr(self._scheduler, "_dirty", set()).discard(row.name)
-
     def _reserve_noted(self, entry: Any) -> Any:
         new = self._reserve(entry)
-        self._reserved = entry, new
+        self._reserved, self._due = (entry, new), (entry, 0)
         return new
+
+    def _nth(self, entry: Any) -> int:
+        """
+        Count how often a due entry has been sent already.
+
+        Some schedulers send it once for each tenant: each of these is a tick of its own.
+        """
+        due, number = self._due
+        if due is not entry:
+            return 0
+        self._due = due, number + 1
+        return number
 
     def _new_of(self, entry: Any) -> Any:
         """Return what an entry that is due was reserved as; None if it was not."""
@@ -164,12 +172,11 @@ class Hook:
             if new is None:
                 return
             _shift(new, passed)
-            if is_one_off(new) and passed.counts:
-                self._save_run(new)
-                return
-            if is_one_off(new):
-                self._mark_clean(new)
-            self._moved = new
+            row = self._rows.take(new)
+            if row is not None and passed.counts:
+                self._rows.save_run(row)
+            else:
+                self._moved = new
         except Exception:
             logger.exception("onceguard could not pass over %r", entry.name)
 
@@ -178,6 +185,9 @@ class Hook:
         following = getattr(entry, "_next_instance", None)
         if following is None or _UNCOUNTED not in inspect.signature(following).parameters:
             self._reserve(entry)
+            return
+        if passed.slot.final and not passed.counts:  # it stays due: RedBeat asks again
+            self._left = _PAUSE
             return
         last_run = None
         if passed.last is not None and passed.slot.at is None:
@@ -189,9 +199,9 @@ class Hook:
     def _maybe_due_sooner(self, entry: Any, **options: Any) -> Any:
         """RedBeat sleeps for a whole interval after an entry that was due."""
         left = self._maybe_due(entry, **options)
-        if self._left is not None and left is not None:
-            left = min(left, self._left)
-        self._left = None
+        if self._left is not None:
+            left = self._left if left is None else min(left, self._left)
+            self._left = None
         return left
 
     def _when_moved(self, entry: Any, next_time_to_run: Any, *args: Any, **kwargs: Any) -> Any:

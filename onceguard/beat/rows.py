@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ from onceguard.rules.lives import aware
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+logger = logging.getLogger("celery.beat")
 
 
 def is_one_off(entry: Any) -> bool:
@@ -28,3 +31,67 @@ def changed_at(entry: Any) -> float:
     if changed.tzinfo is None and hasattr(entry.model, "_meta"):  # Django's are local then
         return changed.timestamp()
     return aware(changed).timestamp()
+
+
+class OneOffRows:
+    """
+    Rows that run once, whose runs we save ourselves: in all beats alike, and at once.
+
+    A scheduler saves them with all others minutes later; sqlalchemy-celery-beat reads
+    everything again then if anything changed, and saves a row without runs. Switched off
+    they are by their scheduler, when it would: that makes all beats read everything.
+
+    Args:
+        scheduler: Whose rows they are.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+
+    def take(self, entry: Any) -> Any:
+        """Keep the scheduler from saving an entry; None, and nothing, if it is no such row."""
+        if not is_one_off(entry):
+            return None
+        self._unsaved.discard(entry.name)
+        return entry
+
+    def give_back(self, row: Any) -> None:
+        """Leave it to the scheduler after all; a row of `take`."""
+        if row is not None:
+            self._unsaved.add(row.name)
+
+    def save_run(self, row: Any) -> None:
+        """Save that a row has run: a beat that reads it from now on must not send it."""
+        if row is None:
+            return
+        try:
+            _save_run(row)
+        except Exception:
+            logger.exception("onceguard could not save that %r has run", row.name)
+            self.give_back(row)
+
+    @property
+    def _unsaved(self) -> set[str]:
+        found: set[str] = getattr(self._scheduler, "_dirty", set())
+        return found
+
+
+def _save_run(row: Any) -> None:
+    """
+    Save a row's last run and their number, unless it has been switched off meanwhile.
+
+    What a scheduler's own ``save`` writes into a row that another beat has switched off
+    ("it has run") would switch it off again as soon as somebody switches it on.
+    """
+    model, kind = row.model, type(row.model)
+    run = {"last_run_at": model.last_run_at, "total_run_count": model.total_run_count}
+    if hasattr(kind, "_default_manager"):  # Django's
+        kind._default_manager.filter(pk=model.pk, enabled=True).update(**run)  # noqa: SLF001
+    elif hasattr(row, "Session"):
+        from sqlalchemy import update  # noqa: PLC0415 - whose row it is
+
+        with row.Session() as session, session.begin():
+            is_on = (kind.id == model.id, kind.enabled.is_(True))
+            session.execute(update(kind).where(*is_on).values(**run))
+    else:
+        row.save()

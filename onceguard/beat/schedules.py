@@ -34,7 +34,7 @@ def slot_of(schedule: Any, last_run_at: datetime | None = None) -> Slot:
             that only says whether it ``is_due``.
         last_run_at: When its entry was last sent; naive is UTC, as in Celery.
     """
-    if _has_own_rule(schedule):
+    if has_own_rule(schedule):
         return _of_own_rule(schedule, last_run_at)
     if isinstance(schedule, schedules.schedule):
         return _of_interval(schedule)
@@ -45,7 +45,7 @@ def slot_of(schedule: Any, last_run_at: datetime | None = None) -> Slot:
 
 def is_interval(schedule: Any) -> bool:
     """Whether it is due so long after its last tick, not at instants of the clock."""
-    return isinstance(schedule, schedules.schedule) or _has_own_rule(schedule)
+    return isinstance(schedule, schedules.schedule) or has_own_rule(schedule)
 
 
 def remember_for(slot: Slot) -> float:
@@ -53,7 +53,7 @@ def remember_for(slot: Slot) -> float:
     return min(2 * slot.period + _DAY, _LONGEST)
 
 
-def _has_own_rule(schedule: Any) -> bool:
+def has_own_rule(schedule: Any) -> bool:
     """Whether a class of the user's own says when it is due."""
     kind, interval = type(schedule), schedules.schedule
     if not isinstance(schedule, interval):

@@ -99,8 +99,14 @@ class Ticks:
         self._breaker = Breaker(_PAUSE)
         self._identity = _identity(app)
 
-    def decide(self, entry: Any) -> Passed | Sending:
-        """Decide whether a due entry is sent, and claim what it needs."""
+    def decide(self, entry: Any, nth: int = 0) -> Passed | Sending:
+        """
+        Decide whether a due entry is sent, and claim what it needs.
+
+        Args:
+            entry: The scheduler's.
+            nth: How often it has been sent already for this tick.
+        """
         out = Outgoing(entry, self._app.tasks.get(entry.task))
         if not self._settings.enabled or self._app.conf.task_always_eager:
             return Sending(entry=out)
@@ -112,7 +118,7 @@ class Ticks:
         else:
             _jitter(out, once)
         slot = slot_due(entry)
-        tick = self._tick(out, once, slot)
+        tick = self._tick(out, once, slot, nth)
         if not self._breaker.closed(time.monotonic()):
             return self._unclaimed(out, once, tick)
         try:
@@ -127,8 +133,8 @@ class Ticks:
         _stamp(out, once, tick, answer.due_at, answer)
         return Sending(entry=out, once=once, tick=tick, answer=answer)
 
-    def _tick(self, out: Outgoing, once: Once | None, slot: Slot) -> Tick:
-        entry = self._entry_id(out)
+    def _tick(self, out: Outgoing, once: Once | None, slot: Slot, nth: int) -> Tick:
+        entry = self._entry_id(out, nth)
         mine = f"{entry[:10]}~"
         guards = once is not None and once.overlap_policy is not OverlapPolicy.ALLOW_ALL
         key = self._declared.key_of(out, once, out.args, out.kwargs) if once else entry
@@ -222,7 +228,7 @@ class Ticks:
                 return found
         return [None] * len(entries)
 
-    def _entry_id(self, entry: Any) -> str:
+    def _entry_id(self, entry: Any, nth: int = 0) -> str:
         """
         Name an entry as in all beats of this app and in no other app.
 
@@ -230,7 +236,7 @@ class Ticks:
         by name alone: beats that keep a database each have other ids for the same entry.
         """
         row = entry.model.id if is_one_off(entry) else ""
-        text = f"{self._identity}\0{entry.name}\0{row}".encode()
+        text = f"{self._identity}\0{entry.name}\0{row}{nth or ''}".encode()
         return blake2b(text, digest_size=12).hexdigest()
 
     def _say_away(self, error: StoreUnavailable) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from datetime import datetime, timedelta, timezone
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -10,13 +13,14 @@ import pytest
 from celery import Celery, signals
 from celery.beat import BeatLazyFunc, Scheduler
 from celery.schedules import schedstate, schedule
+from sqlalchemy import update
 
 import onceguard
 from onceguard.beat.hook import wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from pathlib import Path
 
 pytest.importorskip("fakeredis")
 
@@ -30,15 +34,20 @@ def app() -> Iterator[Celery]:
     made = Celery("hook", broker="memory://", set_as_current=False)
     made.conf.update(once_url=f"memory://{uuid4()}", task_publish_retry=False)
     onceguard.setup(made)
+    made.task(name="work", shared=False)(work)
     yield made
     made.close()
 
 
-def beat_of(app: Celery, entry: dict[str, Any]) -> Any:
+def work(*args: Any) -> None:
+    """Never run: there is no worker."""
+
+
+def beat_of(app: Celery, entry: dict[str, Any], kind: Any = Scheduler) -> Any:
     """A scheduler of one entry, as beat starts it."""
     app.conf.beat_schedule = {"tick": {"task": "work", **entry}}
     app.finalize()
-    scheduler = Scheduler(app=app)
+    scheduler = kind(app=app)
     wrap(scheduler, app)
     return scheduler
 
@@ -115,3 +124,104 @@ def test_beats_live_on_when_a_schedule_ends(
     play(one, other, until=lambda: time.time() > at + 2 * OFTEN)
     assert sent == ["work"]
     assert not caplog.records
+
+
+class Gaps(schedule):  # type: ignore[misc]  # as above
+    """A user's own schedule that is due after gaps of different lengths."""
+
+    LENGTHS = (2 * OFTEN, 6 * OFTEN)
+
+    def __init__(self, begin: float) -> None:
+        super().__init__(3600)
+        self.begin = begin
+
+    def after(self, instant: float) -> float:
+        """The next time when it is due."""
+        due = self.begin
+        for length in cycle(self.LENGTHS):
+            due += length
+            if due > instant:
+                return due
+        raise AssertionError
+
+    def is_due(self, last_run_at: datetime) -> Any:
+        """Name the next gap when it is due, and not the one before."""
+        now, due = time.time(), self.after(last_run_at.timestamp())
+        if due <= now:
+            return schedstate(True, self.after(now) - now)
+        return schedstate(False, due - now)
+
+
+def test_a_tick_after_a_long_gap_is_not_late_because_the_next_gap_is_short(
+    app: Celery, sent: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such a schedule does not tell since when it is due: beat was there all the time."""
+    once = {"misfire_grace_time": OFTEN, "overlap_policy": "allow_all"}
+    beat = beat_of(app, {"schedule": Gaps(time.time()), "once": once})
+    play(beat, until=lambda: len(sent) == 4)
+    assert not caplog.records
+
+
+class ForEachTenant(Scheduler):  # type: ignore[misc]  # as above
+    """What tenant-schemas-celery does: one tick, and a message for each tenant."""
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Log the id of whatever was sent, if anything was."""
+        for _ in ("north", "south"):
+            result = self.apply_async(entry, producer=producer, advance=False)
+            logging.getLogger("tenants").debug("sent %s", result.id)
+
+
+def test_a_scheduler_may_send_an_entry_once_for_each_tenant(
+    app: Celery, sent: list[str]
+) -> None:
+    """The second is no duplicate of the first: each is a tick that two beats share."""
+    one, other = (beat_of(app, {"schedule": 3600.0}, ForEachTenant) for _ in range(2))
+    for beat in (one, other):
+        next(iter(beat.schedule.values())).last_run_at -= timedelta(hours=2)
+    one.tick()
+    assert sent == ["work", "work"]
+    other.tick()
+    assert sent == ["work", "work"]
+
+
+def test_a_row_that_was_switched_off_meanwhile_is_left_as_it_is(
+    app: Celery, sent: list[str], tmp_path: Path
+) -> None:
+    """
+    Its message took long; another beat saw the tick taken, and has done with the row.
+
+    "Off, and has run" would switch it off again as soon as somebody switches it on.
+    """
+    models = pytest.importorskip("sqlalchemy_celery_beat.models")
+    from sqlalchemy_celery_beat.schedulers import DatabaseScheduler  # noqa: PLC0415
+    from sqlalchemy_celery_beat.session import SessionManager  # noqa: PLC0415
+
+    app.conf.beat_dburi = f"sqlite:///{tmp_path}/rows.sqlite"
+    manager = SessionManager()
+    engine, make_session = manager.create_session(app.conf.beat_dburi)
+    manager.prepare_models(engine)
+    with make_session() as session:
+        every = models.IntervalSchedule(every=1, period="hours")
+        session.add(every)
+        session.commit()
+        past = datetime.now(timezone.utc) - timedelta(hours=2)
+        row = {"name": "once", "task": "work", "one_off": True, "last_run_at": past}
+        session.add(models.PeriodicTask(schedule_model=every, **row))
+        session.commit()
+
+    def switch_off(sender: str, **_: Any) -> None:
+        if sender == "work":
+            with make_session() as session, session.begin():
+                session.execute(update(models.PeriodicTask).values(enabled=False))
+
+    signals.before_task_publish.connect(switch_off)
+    try:
+        beat = beat_of(app, {"schedule": 3600.0}, DatabaseScheduler)
+        play(beat, until=lambda: "work" in sent)
+    finally:
+        signals.before_task_publish.disconnect(switch_off)
+    beat.close()
+    with make_session() as session:
+        found = session.query(models.PeriodicTask).filter_by(name="once").one()
+        assert (found.enabled, found.total_run_count) == (False, 0)
