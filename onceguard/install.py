@@ -32,7 +32,7 @@ def setup(app: Any) -> None:
     Args:
         app: A Celery app.
     """
-    app = getattr(app, "_get_current_object", lambda: app)()
+    app = _itself(app)
     if app not in _apps:
         _apps.add(app)
         _watch_periodic_tasks(app)
@@ -75,14 +75,20 @@ def _schedulers_come(**_: Any) -> None:
             _finalized(app)
 
 
+def _itself(app: Any) -> Any:
+    """Return the app that a proxy such as ``celery.current_app`` stands for."""
+    return getattr(app, "_get_current_object", lambda: app)()
+
+
 def _beat_starts(sender: Any, **_: Any) -> None:
-    if sender.app in _apps and _enabled(sender.app):
+    app = _itself(sender.app)
+    if app in _apps and _enabled(app):
         complain_again()
-        _say(_look_at_server(sender.app))
+        _say(_look_at_server(app))
         from onceguard.beat.hook import wrap  # noqa: PLC0415 - only beat needs celery.beat
 
         try:
-            wrap(sender.scheduler, sender.app)
+            wrap(sender.scheduler, app)
         except Exception:
             logger.critical(
                 "onceguard cannot guard this scheduler: its ticks are sent UNGUARDED. "
@@ -92,10 +98,11 @@ def _beat_starts(sender: Any, **_: Any) -> None:
 
 
 def _worker_starts(sender: Any, **_: Any) -> None:
-    if sender.app in _apps and _enabled(sender.app):
-        _found[sender.app] = _look_at_server(sender.app)
-        _finalized(sender.app)
-        guard_plain_tasks(sender.app)
+    app = _itself(sender.app)
+    if app in _apps and _enabled(app):
+        _found[app] = _look_at_server(app)
+        _finalized(app)
+        guard_plain_tasks(app)
 
 
 def _enabled(app: Any) -> bool:
@@ -138,4 +145,4 @@ def _say(found: Findings) -> None:
 
 def _worker_has_its_log(instance: Any, **_: Any) -> None:
     """Say what was found when the worker began, before it had a log."""
-    _say(_found.pop(instance.app, Findings()))
+    _say(_found.pop(_itself(instance.app), Findings()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from celery import signals
 
 from onceguard.beat.rows import OneOffRows, is_one_off
-from onceguard.beat.schedules import is_interval
+from onceguard.beat.schedules import has_own_rule, is_interval
 from onceguard.beat.ticks import Passed, Sending, Ticks
 from onceguard.rules.lives import aware
 
@@ -72,6 +72,7 @@ class Hook:
         self._reserve: Callable[[Any], Any] = scheduler.reserve
         self._when: Callable[..., Any] = scheduler._when  # noqa: SLF001 - where the heap asks
         self._populate: Callable[..., Any] = scheduler.populate_heap
+        self._end: Callable[[], Any] = scheduler.close
         self._rows = OneOffRows(scheduler)
         self._reserved: tuple[Any, Any] = (None, None)
         self._due: tuple[Any, int] = (None, 0)
@@ -88,9 +89,14 @@ class Hook:
         self._scheduler.reserve = self._reserve_noted
         self._scheduler._when = self._when_moved  # noqa: SLF001 - as above
         self._scheduler.populate_heap = self._populate_adopted
+        self._scheduler.close = self._close
         if hasattr(self._scheduler, "maybe_due"):
             self._maybe_due = self._scheduler.maybe_due
             self._scheduler.maybe_due = self._maybe_due_sooner
+
+    def _close(self) -> Any:
+        self._rows.catch_up(at_once=True)
+        return self._end()
 
     def __call__(
         self, entry: Any, producer: Any = None, advance: bool = True, **options: Any
@@ -206,6 +212,7 @@ class Hook:
 
     def _when_moved(self, entry: Any, next_time_to_run: Any, *args: Any, **kwargs: Any) -> Any:
         """Put an entry that was passed over where it is due by its new last run."""
+        self._rows.catch_up()
         if entry is self._moved:
             self._moved = None
             try:
@@ -235,8 +242,11 @@ class Hook:
 def _due_again(entry: Any) -> Any:
     """Return in how many seconds an entry that was passed over is due again; None for never."""
     due, left = entry.is_due()
-    again = _SOON if is_interval(entry.schedule) else _PAUSE  # a clocked row stays due
-    return again if due else left
+    if not due:
+        return left
+    if has_own_rule(entry.schedule):
+        return left or _PAUSE
+    return _SOON if is_interval(entry.schedule) else _PAUSE  # a clocked row stays due
 
 
 def _shift(entry: Any, passed: Passed) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from onceguard.rules.lives import aware
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 logger = logging.getLogger("celery.beat")
+
+_PAUSE = 5.0
 
 
 def is_one_off(entry: Any) -> bool:
@@ -47,6 +50,8 @@ class OneOffRows:
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
+        self._late: dict[str, Any] = {}
+        self._try_at = 0.0
 
     def take(self, entry: Any) -> Any:
         """Keep the scheduler from saving an entry; None, and nothing, if it is no such row."""
@@ -67,8 +72,25 @@ class OneOffRows:
         try:
             _save_run(row)
         except Exception:
-            logger.exception("onceguard could not save that %r has run", row.name)
-            self.give_back(row)
+            logger.exception("onceguard will try again to save that %r has run", row.name)
+            self._late[row.name] = row
+            self._try_at = time.monotonic() + _PAUSE
+
+    def catch_up(self, *, at_once: bool = False) -> None:
+        """
+        Save the runs that could not be saved, every few seconds or *at_once*.
+
+        The scheduler would save what it has read since then, which knows of no run.
+        """
+        if not self._late or not (at_once or time.monotonic() > self._try_at):
+            return
+        try:
+            for name, row in list(self._late.items()):
+                _save_run(row)
+                del self._late[name]
+        except Exception as error:  # noqa: BLE001 - whichever driver says that it is away
+            logger.debug("onceguard could not save a row: %r", error)
+            self._try_at = time.monotonic() + _PAUSE
 
     @property
     def _unsaved(self) -> set[str]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery, signals
-from celery.beat import BeatLazyFunc, Scheduler
+from celery import Celery, current_app, signals
+from celery.beat import BeatLazyFunc, Scheduler, Service
 from celery.schedules import schedstate, schedule
 from sqlalchemy import update
 
 import onceguard
-from onceguard.beat.hook import wrap
+from onceguard.beat.hook import Hook, wrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,11 +121,39 @@ def test_beats_live_on_when_a_schedule_ends(
     app: Celery, sent: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """One of them passes over its last tick, and hears of no next one."""
-    at = time.time() + OFTEN
+    at = time.time() + 2  # so long a loaded machine may take for both of them
     one, other = (beat_of(app, {"schedule": Once(at)}) for _ in range(2))
     play(one, other, until=lambda: time.time() > at + 2 * OFTEN)
     assert sent == ["work"]
     assert not caplog.records
+
+
+def test_a_beat_of_the_current_app_is_guarded(app: Celery, tmp_path: Path) -> None:
+    """Who builds a beat by hand may give it `celery.current_app`, which is a proxy."""
+    app.set_current()
+    app.finalize()
+    service = Service(current_app, schedule_filename=str(tmp_path / "schedule"))
+    signals.beat_init.send(sender=service)
+    assert isinstance(service.scheduler.apply_async, Hook)
+    service.scheduler.close()
+
+
+class WhileThereIsWork(schedule):  # type: ignore[misc]  # as above
+    """A user's own schedule that stays due, and says when to ask again."""
+
+    def is_due(self, last_run_at: datetime) -> Any:  # noqa: ARG002
+        """There is always work."""
+        return schedstate(True, OFTEN)
+
+
+def test_a_schedule_that_stays_due_is_sent_once_by_two_beats(
+    app: Celery, sent: list[str]
+) -> None:
+    """A beat that finds its tick sent waits for as long as if it had sent it."""
+    beats = [beat_of(app, {"schedule": WhileThereIsWork(3600)}) for _ in range(2)]
+    began = time.monotonic()
+    play(*beats, until=lambda: len(sent) == 5)
+    assert time.monotonic() - began > 3.5 * OFTEN
 
 
 class Gaps(schedule):  # type: ignore[misc]  # as above
@@ -185,20 +215,17 @@ def test_a_scheduler_may_send_an_entry_once_for_each_tenant(
     assert sent == ["work", "work"]
 
 
-def test_a_row_that_was_switched_off_meanwhile_is_left_as_it_is(
-    app: Celery, sent: list[str], tmp_path: Path
-) -> None:
-    """
-    Its message took long; another beat saw the tick taken, and has done with the row.
+def rows_of(module: str) -> Any:
+    """A module of sqlalchemy-celery-beat."""
+    return pytest.importorskip(f"sqlalchemy_celery_beat.{module}")
 
-    "Off, and has run" would switch it off again as soon as somebody switches it on.
-    """
-    models = pytest.importorskip("sqlalchemy_celery_beat.models")
-    from sqlalchemy_celery_beat.schedulers import DatabaseScheduler  # noqa: PLC0415
-    from sqlalchemy_celery_beat.session import SessionManager  # noqa: PLC0415
 
-    app.conf.beat_dburi = f"sqlite:///{tmp_path}/rows.sqlite"
-    manager = SessionManager()
+def a_row_in(file: Path, app: Celery) -> tuple[Any, Any]:
+    """Make a one-off row that is due; returns what opens a session, and the row's class."""
+    models = rows_of("models")
+    app.conf.beat_dburi = f"sqlite:///{file}"
+    app.conf.beat_engine_options = {"connect_args": {"timeout": 0.1}}
+    manager = rows_of("session").SessionManager()
     engine, make_session = manager.create_session(app.conf.beat_dburi)
     manager.prepare_models(engine)
     with make_session() as session:
@@ -209,19 +236,55 @@ def test_a_row_that_was_switched_off_meanwhile_is_left_as_it_is(
         row = {"name": "once", "task": "work", "one_off": True, "last_run_at": past}
         session.add(models.PeriodicTask(schedule_model=every, **row))
         session.commit()
+    return make_session, models.PeriodicTask
+
+
+def test_a_run_is_saved_when_the_database_is_back(
+    app: Celery, sent: list[str], tmp_path: Path
+) -> None:
+    """And by us: sqlalchemy-celery-beat would save what it read since, which has not run."""
+    file = tmp_path / "rows.sqlite"
+    make_session, model = a_row_in(file, app)
+    with closing(sqlite3.connect(file)) as other:
+
+        def occupy(sender: str, **_: Any) -> None:
+            if sender == "work":
+                other.execute("BEGIN IMMEDIATE")
+
+        signals.before_task_publish.connect(occupy)
+        try:
+            beat = beat_of(app, {"schedule": 3600.0}, rows_of("schedulers").DatabaseScheduler)
+            play(beat, until=lambda: "work" in sent)
+        finally:
+            signals.before_task_publish.disconnect(occupy)
+    beat.close()
+    with make_session() as session:
+        found = session.query(model).filter_by(name="once").one()
+        assert (found.enabled, found.total_run_count) == (True, 1)
+
+
+def test_a_row_that_was_switched_off_meanwhile_is_left_as_it_is(
+    app: Celery, sent: list[str], tmp_path: Path
+) -> None:
+    """
+    Its message took long; another beat saw the tick taken, and has done with the row.
+
+    "Off, and has run" would switch it off again as soon as somebody switches it on.
+    """
+    make_session, model = a_row_in(tmp_path / "rows.sqlite", app)
 
     def switch_off(sender: str, **_: Any) -> None:
         if sender == "work":
             with make_session() as session, session.begin():
-                session.execute(update(models.PeriodicTask).values(enabled=False))
+                session.execute(update(model).values(enabled=False))
 
     signals.before_task_publish.connect(switch_off)
     try:
-        beat = beat_of(app, {"schedule": 3600.0}, DatabaseScheduler)
+        beat = beat_of(app, {"schedule": 3600.0}, rows_of("schedulers").DatabaseScheduler)
         play(beat, until=lambda: "work" in sent)
     finally:
         signals.before_task_publish.disconnect(switch_off)
     beat.close()
     with make_session() as session:
-        found = session.query(models.PeriodicTask).filter_by(name="once").one()
+        found = session.query(model).filter_by(name="once").one()
         assert (found.enabled, found.total_run_count) == (False, 0)
