@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
-from celery import Celery, current_app, signals
+from celery import VERSION, Celery, current_app, signals
 from celery.beat import BeatLazyFunc, Scheduler, Service
 from celery.schedules import schedstate, schedule
 from sqlalchemy import update
@@ -90,8 +90,7 @@ def test_a_tick_that_failed_is_taken_back_though_another_message_was_sent_meanwh
         if sender == "work":
             app.send_task("audit")
 
-    unsendable = [object()]
-    argument = BeatLazyFunc(lambda: unsendable.pop() if unsendable else "sendable")
+    argument = BeatLazyFunc(lambda: "sendable" if "audit" in sent else object())
     once = {"key": "work"}
     beat = beat_of(app, {"schedule": OFTEN, "args": [argument], "once": once})
     signals.before_task_publish.connect(audit)
@@ -146,6 +145,7 @@ class WhileThereIsWork(schedule):  # type: ignore[misc]  # as above
         return schedstate(True, OFTEN)
 
 
+@pytest.mark.skipif(VERSION < (5, 7), reason="plain beat sends it again and again there")
 def test_a_schedule_that_stays_due_is_sent_once_by_two_beats(
     app: Celery, sent: list[str]
 ) -> None:
