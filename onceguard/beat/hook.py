@@ -114,6 +114,9 @@ class Hook:
             self._pass_over(entry, decision, advance=advance)
             return _NOT_SENT
         row = self._rows.take(self._new_of(entry))
+        if self._rows.has_run(row):
+            self._ticks.failed(decision)
+            return _NOT_SENT
         self._sending, self._published = decision.task_id, False
         try:
             if advance:

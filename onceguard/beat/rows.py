@@ -60,6 +60,16 @@ class OneOffRows:
         self._unsaved.discard(entry.name)
         return entry
 
+    def has_run(self, row: Any) -> bool:
+        """Whether another beat has saved meanwhile that a row of `take` has run, or is off."""
+        if row is None:
+            return False
+        try:
+            return not _is_to_run(row)
+        except Exception:
+            logger.exception("onceguard could not see whether %r has run; it is sent", row.name)
+            return False
+
     def give_back(self, row: Any) -> None:
         """Leave it to the scheduler after all; a row of `take`."""
         if row is not None:
@@ -96,6 +106,21 @@ class OneOffRows:
     def _unsaved(self) -> set[str]:
         found: set[str] = getattr(self._scheduler, "_dirty", set())
         return found
+
+
+def _is_to_run(row: Any) -> bool:
+    """Whether a row is on and has not run, in the database."""
+    model, kind = row.model, type(row.model)
+    if hasattr(kind, "_default_manager"):  # Django's
+        waiting = kind._default_manager.filter(pk=model.pk, enabled=True)  # noqa: SLF001
+        return bool(waiting.filter(total_run_count=0).exists())
+    if hasattr(row, "Session"):
+        from sqlalchemy import select  # noqa: PLC0415 - whose row it is
+
+        waits = (kind.id == model.id, kind.enabled.is_(True), kind.total_run_count == 0)
+        with row.Session() as session:
+            return session.execute(select(kind.id).where(*waits)).first() is not None
+    return True
 
 
 def _save_run(row: Any) -> None:

@@ -239,6 +239,27 @@ def a_row_in(file: Path, app: Celery) -> tuple[Any, Any]:
     return make_session, models.PeriodicTask
 
 
+def test_a_row_that_another_beat_has_run_meanwhile_is_not_sent(
+    app: Celery, sent: list[str], tmp_path: Path
+) -> None:
+    """
+    A beat that was stopped for longer than the interval finds no tick in its way.
+
+    Nor has anybody told it to read its rows again: they are not changed by a run.
+    """
+    make_session, model = a_row_in(tmp_path / "rows.sqlite", app)
+    beat = beat_of(app, {"schedule": 3600.0}, rows_of("schedulers").DatabaseScheduler)
+    with make_session() as session, session.begin():
+        session.execute(update(model).values(total_run_count=1))
+    began = time.monotonic()
+    play(beat, until=lambda: time.monotonic() > began + OFTEN)
+    assert not sent
+    with make_session() as session, session.begin():
+        session.execute(update(model).values(total_run_count=0))
+    late = beat_of(app, {"schedule": 3600.0}, rows_of("schedulers").DatabaseScheduler)
+    play(late, until=lambda: sent)  # the tick was given back
+
+
 def test_a_run_is_saved_when_the_database_is_back(
     app: Celery, sent: list[str], tmp_path: Path
 ) -> None:
