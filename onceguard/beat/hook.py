@@ -102,6 +102,10 @@ class Hook:
         self, entry: Any, producer: Any = None, advance: bool = True, **options: Any
     ) -> Any:
         """Send a due entry, or let it pass; as the scheduler's own ``apply_async``."""
+        new = self._new_of(entry)
+        row = self._rows.take(new)
+        if self._rows.has_run(row):
+            return _NOT_SENT
         try:
             decision = self._ticks.decide(entry, self._nth(entry))
         except Exception:  # beat must live, and say so
@@ -109,13 +113,10 @@ class Hook:
                 "onceguard could not decide about %r: it is sent UNGUARDED. Please report.",
                 entry.name,
             )
+            self._rows.give_back(row)
             return self._send(entry, producer=producer, advance=advance, **options)
         if isinstance(decision, Passed):
-            self._pass_over(entry, decision, advance=advance)
-            return _NOT_SENT
-        row = self._rows.take(self._new_of(entry))
-        if self._rows.has_run(row):
-            self._ticks.failed(decision)
+            self._pass_over(entry, new, decision, advance=advance)
             return _NOT_SENT
         self._sending, self._published = decision.task_id, False
         try:
@@ -171,19 +172,17 @@ class Hook:
         self._reserved = None, None
         return new if old is entry else None
 
-    def _pass_over(self, entry: Any, passed: Passed, *, advance: bool) -> None:
+    def _pass_over(self, entry: Any, new: Any, passed: Passed, *, advance: bool) -> None:
         """Let a tick go by: it was due now, but it is no run unless another beat sent it."""
         try:
             if advance:
                 self._pass_over_unreserved(entry, passed)
                 return
-            new = self._new_of(entry)
             if new is None:
                 return
             _shift(new, passed)
-            row = self._rows.take(new)
-            if row is not None and passed.counts:
-                self._rows.save_run(row)
+            if is_one_off(new) and passed.counts:
+                self._rows.save_run(new)
             else:
                 self._moved = new
         except Exception:

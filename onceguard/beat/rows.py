@@ -61,7 +61,11 @@ class OneOffRows:
         return entry
 
     def has_run(self, row: Any) -> bool:
-        """Whether another beat has saved meanwhile that a row of `take` has run, or is off."""
+        """
+        Whether another beat has saved meanwhile that a row of `take` has run, or is off.
+
+        To be asked before its tick is: who finds that taken saves the run before it is sent.
+        """
         if row is None:
             return False
         try:

@@ -251,5 +251,5 @@ def test_a_clocked_row_that_is_switched_on_again_runs_at_once(
         switch_on(site, scheduler)
         with crowd_of(site, post, [{}, {}], scheduler=scheduler):
             post.await_letters(2, "once")
-            eventually(lambda: not row(site, scheduler, "enabled"), "the row was switched off")
+            eventually(lambda: saved(site, scheduler), "the run was saved")
             stays(lambda: len(post.letters("once")) == 2, "it ran once more", during=1)
