@@ -71,7 +71,7 @@ class OneOffRows:
         try:
             return not _is_to_run(row)
         except Exception:
-            logger.exception("onceguard could not see whether %r has run; it is sent", row.name)
+            logger.exception("onceguard could not see whether %r has run by now", row.name)
             return False
 
     def give_back(self, row: Any) -> None:
