@@ -64,6 +64,7 @@ def test_a_second_delivery_does_not_run_beside_the_first(rabbit: Site, name: str
     rabbit.broker.deliver(rabbit.broker.capture(result.id))
     rabbit.start(concurrency=3)
     eventually(lambda: rabbit.ledger.lines("once_duplicate_delivery"), "it was put off")
+    rabbit.ledger.await_begin(name)
     stays(lambda: len(rabbit.ledger.runs(name)) == 1, "one run", during=1.5 * LEASE)
     rabbit.open_gate(name)
     rabbit.await_state(result, "SUCCESS")
