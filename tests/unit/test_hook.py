@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,16 @@ def play(*beats: Any, until: Callable[[], object]) -> None:
     assert until()
 
 
+@contextmanager
+def before_each_publish(receiver: Callable[..., None]) -> Iterator[None]:
+    """Let somebody listen who does more than that."""
+    signals.before_task_publish.connect(receiver)
+    try:
+        yield
+    finally:
+        signals.before_task_publish.disconnect(receiver)
+
+
 @pytest.fixture
 def sent() -> Iterator[list[str]]:
     """Names of the tasks of all messages that were sent."""
@@ -93,11 +103,8 @@ def test_a_tick_that_failed_is_taken_back_though_another_message_was_sent_meanwh
     argument = BeatLazyFunc(lambda: "sendable" if "audit" in sent else object())
     once = {"key": "work"}
     beat = beat_of(app, {"schedule": OFTEN, "args": [argument], "once": once})
-    signals.before_task_publish.connect(audit)
-    try:
+    with before_each_publish(audit):
         play(beat, until=lambda: "work" in sent)
-    finally:
-        signals.before_task_publish.disconnect(audit)
     assert sent == ["audit", "audit", "work"]
 
 
@@ -272,12 +279,9 @@ def test_a_run_is_saved_when_the_database_is_back(
             if sender == "work":
                 other.execute("BEGIN IMMEDIATE")
 
-        signals.before_task_publish.connect(occupy)
-        try:
+        with before_each_publish(occupy):
             beat = beat_of(app, {"schedule": 3600.0}, rows_of("schedulers").DatabaseScheduler)
             play(beat, until=lambda: "work" in sent)
-        finally:
-            signals.before_task_publish.disconnect(occupy)
     beat.close()
     with make_session() as session:
         found = session.query(model).filter_by(name="once").one()
@@ -299,12 +303,9 @@ def test_a_row_that_was_switched_off_meanwhile_is_left_as_it_is(
             with make_session() as session, session.begin():
                 session.execute(update(model).values(enabled=False))
 
-    signals.before_task_publish.connect(switch_off)
-    try:
+    with before_each_publish(switch_off):
         beat = beat_of(app, {"schedule": 3600.0}, rows_of("schedulers").DatabaseScheduler)
         play(beat, until=lambda: "work" in sent)
-    finally:
-        signals.before_task_publish.disconnect(switch_off)
     beat.close()
     with make_session() as session:
         found = session.query(model).filter_by(name="once").one()
