@@ -10,13 +10,12 @@ needs to be, but what the first page of the README promises must hold.
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -31,22 +30,13 @@ from onceguard.store.memory import forget
 from onceguard.store.opening import open_store
 from tests.harness.masters import Masters
 from tests.store.rig import PREFIX, Rig, call
+from tests.store.test_stateful import MANY
 from tests.store.voting import App, open_app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MANY = settings(
-    stateful_step_count=40,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    print_blob=False,
-    report_multiple_bugs=False,
-    # Shrinking takes minutes: where somebody will read it, not in CI.
-    phases=[Phase.generate] if os.environ.get("CI") == "true" else list(Phase),
-    suppress_health_check=list(HealthCheck),
-)
+FEW_STEPS = settings(MANY, stateful_step_count=40)
 TIMEOUT = 2.0
 MAX_DELIVERIES = 3
 KEYS = ("task(1)", "task(2)")
@@ -406,11 +396,11 @@ def both(request: pytest.FixtureRequest, redis_binary: str) -> Iterator[Both]:
 def test_a_minority_goes_unnoticed_whatever_it_does(both: Both) -> None:
     """Among everything else that is asked. Hangs take their time, so these rounds are few."""
     machine = cast("type[OneMinority]", lambda: OneMinority(both))
-    run_state_machine_as_test(machine, settings=settings(MANY, max_examples=6))
+    run_state_machine_as_test(machine, settings=settings(FEW_STEPS, max_examples=6))
 
 
 @pytest.mark.timeout(600)
 def test_promises_are_kept_though_no_master_hears_of_everything(both: Both) -> None:
     """Minorities follow one another in any order, and nothing waits for them."""
     machine = cast("type[AnotherMinorityEachTime]", lambda: AnotherMinorityEachTime(both))
-    run_state_machine_as_test(machine, settings=settings(MANY, max_examples=60))
+    run_state_machine_as_test(machine, settings=settings(FEW_STEPS, max_examples=60))
